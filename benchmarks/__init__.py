@@ -1,0 +1,1 @@
+"""Scripts that measure the package on real models and store raw results."""

@@ -1,0 +1,1 @@
+"""Real text tasks from Debian package descriptions, and MiniLM encoders fine-tuned on each."""

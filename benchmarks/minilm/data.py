@@ -1,0 +1,313 @@
+"""Single-label text classification tasks made of the package descriptions that apt keeps on Debian.
+
+The descriptions come in several languages and carry labels set by people: archive section and debtags.
+Run ``python -m benchmarks.minilm.data`` to build every task into the cache and print its sizes.
+"""
+
+import hashlib
+import json
+import os
+import random
+import re
+import subprocess
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from diagnostics.errors import InputError
+
+CACHE = Path.home() / ".cache" / "task-arithmetic-diagnostics"
+SAMPLE = Path(__file__).with_name("sample.jsonl")
+LISTS = Path("/var/lib/apt/lists")
+APT_HELPER = "/usr/lib/apt/apt-helper"
+UPDATE = 'apt-get -o Acquire::Languages="en,fr,de,es,ja" update'
+LANGUAGES = ("en", "fr", "de", "es", "ja")
+
+SEED = 0
+SIZES = {"train": 1200, "probe": 256, "test": 512}
+SMALLEST = {"train": 600, "probe": 128, "test": 256}
+MAX_CHARACTERS = 400
+
+Example = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class TextTask:
+    """A classification task: the text of each label, and (text, label index) pairs in disjoint splits."""
+
+    name: str
+    labels: tuple[str, ...]
+    train: list[Example]
+    probe: list[Example]
+    test: list[Example]
+
+    @property
+    def digest(self) -> str:
+        """The first 16 hexadecimal digits of a SHA-256 over labels and examples: the identity of the data."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A task takes the descriptions in ``languages`` that carry exactly one of the keys of ``labels``."""
+
+    labels: dict[str, str]
+    languages: tuple[str, ...] = ("en",)
+
+
+SECTIONS = {
+    "section::games": "games",
+    "section::graphics": "graphics and images",
+    "section::mail": "electronic mail",
+    "section::net": "computer networks",
+    "section::science": "science",
+    "section::sound": "sound and music",
+    "section::admin": "system administration",
+}
+
+RULES = {
+    "section-en": Rule(SECTIONS),
+    "section-fr": Rule(SECTIONS, ("fr",)),
+    "section-de": Rule(SECTIONS, ("de",)),
+    "language": Rule(
+        {
+            "language::en": "text in English",
+            "language::fr": "text in French",
+            "language::de": "text in German",
+            "language::es": "text in Spanish",
+            "language::ja": "text in Japanese",
+        },
+        LANGUAGES,
+    ),
+    "implemented-in": Rule(
+        {
+            "implemented-in::c": "written in C",
+            "implemented-in::c++": "written in C++",
+            "implemented-in::perl": "written in Perl",
+            "implemented-in::python": "written in Python",
+            "implemented-in::java": "written in Java",
+            "implemented-in::lisp": "written in Lisp",
+        }
+    ),
+    "role": Rule(
+        {
+            "role::program": "program",
+            "role::shared-lib": "shared library",
+            "role::devel-lib": "development files",
+            "role::documentation": "documentation",
+            "role::app-data": "application data",
+            "role::plugin": "plugin",
+        }
+    ),
+    "toolkit": Rule(
+        {
+            "uitoolkit::gtk": "GTK and GNOME",
+            "uitoolkit::qt": "Qt and KDE",
+            "uitoolkit::ncurses": "text terminal",
+            "uitoolkit::sdl": "SDL multimedia and games",
+        }
+    ),
+    "interface": Rule(
+        {
+            "interface::x11": "graphical window",
+            "interface::commandline": "command line",
+            "interface::daemon": "background service",
+            "interface::text-mode": "text-mode screen",
+            "interface::web": "web interface",
+        }
+    ),
+    "works-with": Rule(
+        {
+            "works-with::text": "text",
+            "works-with::audio": "audio",
+            "works-with::image": "images",
+            "works-with::mail": "mail",
+            "works-with::db": "databases",
+            "works-with::software:source": "source code",
+            "works-with::video": "video",
+            "works-with::network-traffic": "network traffic",
+        }
+    ),
+    "purpose": Rule(
+        {
+            "use::gameplaying": "playing a game",
+            "use::converting": "converting",
+            "use::editing": "editing",
+            "use::checking": "checking",
+            "use::viewing": "viewing",
+            "use::monitor": "monitoring",
+            "use::configuring": "configuring",
+        }
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Description:
+    """One description: its package and source package, its keys (section, language, debtags) and its text."""
+
+    package: str
+    source: str
+    language: str
+    keys: frozenset[str]
+    text: str
+
+
+def load_tasks(names: Iterable[str] | None = None, cache: Path = CACHE / "debian") -> dict[str, TextTask]:
+    """Tasks by name, read from the cache; those not there yet are built from apt's lists and stored.
+
+    Args:
+        names: Keys of ``RULES``; all of them by default.
+        cache: The folder that holds one JSONL file a task.
+
+    Returns:
+        The tasks, in the order of ``names``.
+
+    Raises:
+        InputError: A name is unknown, or a task is not cached and apt's lists do not hold the descriptions.
+    """
+    wanted = list(RULES if names is None else names)
+    if unknown := [name for name in wanted if name not in RULES]:
+        raise InputError(f"unknown tasks {unknown}: choose among {list(RULES)}")
+    missing = [name for name in wanted if not (cache / f"{name}.jsonl").exists()]
+    if missing:
+        languages = sorted({language for name in missing for language in RULES[name].languages})
+        descriptions = read_descriptions(languages)
+        for name in missing:
+            _write_rows(cache / f"{name}.jsonl", _build(name, descriptions))
+    return {name: read_tasks(cache / f"{name}.jsonl")[name] for name in wanted}
+
+
+def read_tasks(path: Path) -> dict[str, TextTask]:
+    """Tasks from a JSONL file whose rows have a ``task``, a ``split``, a ``label`` and a ``text``."""
+    examples: dict[str, dict[str, list[Example]]] = defaultdict(lambda: {split: [] for split in SIZES})
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        row = json.loads(line)
+        labels = list(RULES[row["task"]].labels.values())
+        if row["label"] not in labels:
+            raise InputError(
+                f"{path}, line {number}: the label {row['label']!r} is not one of {labels}; "
+                "the file is older than the rule of its task: delete it, and it is built again"
+            )
+        examples[row["task"]][row["split"]].append((row["text"], labels.index(row["label"])))
+    return {
+        name: TextTask(name, tuple(RULES[name].labels.values()), **splits)
+        for name, splits in examples.items()
+    }
+
+
+def read_descriptions(languages: Iterable[str], lists: Path = LISTS) -> list[Description]:
+    """Every description in ``languages`` that apt's lists hold, each text once in its language."""
+    packages: dict[str, dict[str, str]] = {}
+    for stanza in _stanzas(_list_files(lists, "Packages")):
+        packages.setdefault(stanza["Package"], stanza)
+    found: dict[tuple[str, str], Description] = {}
+    for language in languages:
+        for stanza in _stanzas(_list_files(lists, f"Translation-{language}")):
+            package = packages.get(stanza["Package"], {})
+            if package.get("Description-md5") == stanza["Description-md5"]:
+                description = _describe(package, language, stanza[f"Description-{language}"])
+                found.setdefault((language, description.text.casefold()), description)
+    return sorted(found.values(), key=lambda each: (each.package, each.language))
+
+
+def split_of(source: str) -> str:
+    """The split of a source package, the same in every task: sibling packages never fall into two splits."""
+    point = int(hashlib.sha256(f"{SEED}:{source}".encode()).hexdigest()[:8], 16) / 16**8
+    for split, size in SIZES.items():
+        point -= size / sum(SIZES.values())
+        if point < 0:
+            return split
+    return "test"
+
+
+def _list_files(lists: Path, kind: str) -> list[Path]:
+    """The files of one kind in apt's folder, compressed or not."""
+    files = sorted([*lists.glob(f"*_{kind}"), *lists.glob(f"*_{kind}.*")])
+    if not files:
+        raise InputError(
+            f"no *_{kind} file in {lists}; the descriptions come from apt's lists on a Debian machine: "
+            f"run `{UPDATE}` as root, then try again"
+        )
+    return files
+
+
+def _stanzas(files: Iterable[Path]) -> Iterator[dict[str, str]]:
+    """The stanzas of apt's lists as field → value; continuation lines keep their leading space."""
+    for path in files:
+        shown = subprocess.run([APT_HELPER, "cat-file", str(path)], check=True, capture_output=True)
+        for stanza in filter(None, shown.stdout.decode().split("\n\n")):
+            fields = re.findall(r"^(\S+?):[ ]?(.*(?:\n[ \t].*)*)", stanza, re.MULTILINE)
+            yield dict(fields)
+
+
+def _describe(package: dict[str, str], language: str, value: str) -> Description:
+    """A description with its keys."""
+    tags = re.split(r",\s*", package.get("Tag", ""))
+    keys = frozenset([f"language::{language}", f"section::{package.get('Section', '')}", *filter(None, tags)])
+    source = package.get("Source", package["Package"]).split()[0]
+    return Description(package["Package"], source, language, keys, _text(package["Package"], value))
+
+
+def _text(package: str, value: str) -> str:
+    """The short description and the first paragraph of the long one, without the package's own name."""
+    short, _, long = value.partition("\n")
+    first_paragraph = re.split(r"^ \.$", long, maxsplit=1, flags=re.MULTILINE)[0]
+    text = re.sub(rf"(?<![\w-]){re.escape(package)}(?![\w-])", "", f"{short}. {first_paragraph}")
+    return " ".join(text.split())[:MAX_CHARACTERS].strip(" .:")
+
+
+def _build(name: str, descriptions: list[Description]) -> list[dict[str, str]]:
+    """The rows of a task: in each split as balanced over the labels as the data allow, in a seeded order."""
+    rule = RULES[name]
+    pools: dict[str, dict[str, list[Description]]] = {split: defaultdict(list) for split in SIZES}
+    for each in descriptions:
+        keys = each.keys & rule.labels.keys()
+        if each.language in rule.languages and len(keys) == 1:
+            pools[split_of(each.source)][rule.labels[next(iter(keys))]].append(each)
+    rows = []
+    for split, size in SIZES.items():
+        drawn = _draw(pools[split], size, random.Random(f"{SEED}:{name}:{split}"))
+        if len(drawn) < SMALLEST[split]:
+            raise InputError(
+                f"task {name}: {len(drawn)} examples for {split}, at least {SMALLEST[split]} needed; "
+                f"apt's lists hold too few descriptions: run `{UPDATE}` with the full Debian archive enabled"
+            )
+        rows += [
+            {"task": name, "split": split, "label": label, "package": each.package, "text": each.text}
+            for label, each in drawn
+        ]
+    return rows
+
+
+def _draw(
+    pools: dict[str, list[Description]], size: int, rng: random.Random
+) -> list[tuple[str, Description]]:
+    """Up to ``size`` examples, one label after the other: equal shares, until a rare label is used up."""
+    shuffled = {label: rng.sample(pool, len(pool)) for label, pool in sorted(pools.items())}
+    rounds = zip_longest(*([(label, each) for each in pool] for label, pool in shuffled.items()))
+    drawn = [pair for pairs in rounds for pair in pairs if pair is not None][:size]
+    return rng.sample(drawn, len(drawn))
+
+
+def _write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    """Write JSON lines under a temporary name and move them in place: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    temporary.write_text("".join(lines), encoding="utf-8")
+    temporary.replace(path)
+
+
+def main() -> None:
+    """Build every task and print its sizes and the frequency of its labels."""
+    for name, task in load_tasks().items():
+        counts = dict(Counter(task.labels[label] for _, label in task.train))
+        sizes = [len(task.train), len(task.probe), len(task.test)]
+        print(f"{name:15} {sizes}  {task.digest}  {counts}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""A merge problem: one base, its fine-tuned experts and a task for each, over the parameters they share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from diagnostics.errors import InputError, MismatchError
+from diagnostics.inputs.adapters import open_expert
+from diagnostics.inputs.alignment import align, assert_finite
+from diagnostics.inputs.checkpoints import Checkpoint, Source, open_checkpoint
+from diagnostics.inputs.tasks import Parameters, Task
+
+__all__ = ["Coefficients", "MergeProblem"]
+
+Coefficients = float | Sequence[float] | Mapping[str, float]
+T = TypeVar("T")
+
+
+class MergeProblem:
+    """A base model θ0, experts θ_i and tasks L_i, keyed by the same names.
+
+    Merges and norms are over the shared parameters; private ones (a classifier head of another width, say)
+    stay with their task. Arithmetic is done in the widest dtype found, and never below float32.
+
+    Args:
+        base: Parameters of the base, or a path to them.
+        experts: Parameters or paths of the experts, keyed by name.
+        tasks: One task per expert, keyed by the same names.
+        private: Names or glob patterns of parameters that are not merged.
+
+    Raises:
+        InputError: If the names differ, or a task's loss is not finite or not repeatable.
+        MismatchError: If parameters do not fit together; the message lists every one.
+
+    Example:
+        >>> loss = lambda p, b: 0.5 * ((p["w"] - b) ** 2).sum()
+        >>> tasks = {n: Task(n, loss, [torch.eye(2)[i]], sizes=[1]) for i, n in enumerate("ab")}
+        >>> experts = {n: {"w": torch.eye(2)[i]} for i, n in enumerate("ab")}
+        >>> problem = MergeProblem({"w": torch.zeros(2)}, experts, tasks)
+        >>> problem.merged({"a": 0.5, "b": 0.5})["w"].tolist()
+        [0.5, 0.5]
+    """
+
+    def __init__(
+        self,
+        base: Source,
+        experts: Mapping[str, Source],
+        tasks: Mapping[str, Task],
+        *,
+        private: Sequence[str] = (),
+    ) -> None:
+        _check_names(experts, tasks)
+        origin = open_checkpoint(base, label="base")
+        opened = {name: open_expert(origin, source, label=name) for name, source in experts.items()}
+        alignment = align(origin, opened, private)
+        for checkpoint in (origin, *opened.values()):
+            assert_finite(checkpoint)
+        self.names = tuple(experts)
+        self.shared = alignment.shared
+        dtype = _working_dtype([origin, *opened.values()], alignment.shared)
+        self.base = _read(origin, alignment.shared, dtype)
+        self.experts = {name: _read(ckpt, alignment.shared, dtype) for name, ckpt in opened.items()}
+        self.private = {name: _read(ckpt, alignment.private[name], dtype) for name, ckpt in opened.items()}
+        # Every measure sees a task as a function of the shared parameters alone.
+        self.tasks = {name: tasks[name].bind(self.private[name]) for name in self.names}
+        self.task_vectors = {
+            name: {key: expert[key] - self.base[key] for key in self.shared} for name, expert in self.experts.items()
+        }
+        self._memo: dict[Any, Any] = {}
+        for name, task in self.tasks.items():
+            task.check(self.experts[name])
+
+    def __repr__(self) -> str:
+        count = sum(value.numel() for value in self.base.values())
+        return f"MergeProblem({len(self.names)} experts {list(self.names)}, {count:,} shared parameters)"
+
+    @property
+    def dimension(self) -> int:
+        """Number of shared parameters d."""
+        return sum(value.numel() for value in self.base.values())
+
+    def coefficients(self, given: Coefficients) -> dict[str, float]:
+        """Return the coefficients as a mapping over the experts that take part.
+
+        Args:
+            given: One number for all experts, one per expert in order, or a mapping; an expert that a mapping
+                does not name takes no part in the merge.
+
+        Returns:
+            Coefficient λ_i by expert name, in the problem's order.
+
+        Raises:
+            InputError: If a name is unknown, the number of values is wrong, or a value is not finite.
+        """
+        if isinstance(given, Mapping):
+            unknown = sorted(set(given) - set(self.names))
+            if unknown:
+                raise InputError(f"coefficients name unknown experts {unknown}; the problem has {list(self.names)}")
+            values = {name: float(given[name]) for name in self.names if name in given}
+        elif isinstance(given, Sequence):
+            if len(given) != len(self.names):
+                raise InputError(f"{len(given)} coefficients for {len(self.names)} experts {list(self.names)}")
+            values = dict(zip(self.names, map(float, given), strict=True))
+        else:
+            values = dict.fromkeys(self.names, float(given))
+        bad = {name: value for name, value in values.items() if not math.isfinite(value)}
+        if bad or not values:
+            raise InputError(f"coefficients must be finite and name at least one expert, found {bad or given}")
+        return values
+
+    def displacement(self, coefficients: Mapping[str, float]) -> dict[str, Tensor]:
+        """Return Σ λ_i τ_i over the shared parameters.
+
+        Args:
+            coefficients: λ_i by expert name.
+
+        Returns:
+            The displacement from the base, by parameter name.
+        """
+        return {
+            key: sum((lam * self.task_vectors[name][key] for name, lam in coefficients.items()), torch.zeros_like(value))
+            for key, value in self.base.items()
+        }
+
+    def merged(self, coefficients: Coefficients) -> dict[str, Tensor]:
+        """Return the merged shared parameters θ0 + Σ λ_i τ_i.
+
+        Args:
+            coefficients: In any of the forms that :meth:`coefficients` takes.
+
+        Returns:
+            The merged parameters, by name.
+        """
+        move = self.displacement(self.coefficients(coefficients))
+        return {key: value + move[key] for key, value in self.base.items()}
+
+    def cached(self, key: Any, compute: Callable[[], T]) -> T:
+        """Return a measurement of this problem, computing it on first use.
+
+        Args:
+            key: What identifies the measurement, its settings included.
+            compute: The measurement.
+
+        Returns:
+            The stored or new result. A problem never changes, so neither does the result.
+        """
+        if key not in self._memo:
+            self._memo[key] = compute()
+        return self._memo[key]
+
+
+def _check_names(experts: Mapping[str, Source], tasks: Mapping[str, Task]) -> None:
+    """Refuse experts without a task and tasks without an expert."""
+    lone_experts, lone_tasks = sorted(set(experts) - set(tasks)), sorted(set(tasks) - set(experts))
+    if lone_experts or lone_tasks or not experts:
+        raise InputError(
+            "experts and tasks must have the same names and there must be at least one; "
+            f"experts without a task: {lone_experts}, tasks without an expert: {lone_tasks}"
+        )
+
+
+def _working_dtype(checkpoints: Sequence[Checkpoint], names: Sequence[str]) -> torch.dtype:
+    """The widest floating dtype stored, and at least float32."""
+    dtype = torch.float32
+    for checkpoint in checkpoints:
+        for name in names:
+            dtype = torch.promote_types(dtype, checkpoint.dtype(name))
+    return dtype
+
+
+def _read(checkpoint: Checkpoint, names: Sequence[str], dtype: torch.dtype) -> Parameters:
+    """Read tensors in the working dtype, detached from any graph."""
+    params = {name: checkpoint.tensor(name).detach().to(dtype) for name in names}
+    if any(value.is_complex() for value in params.values()):
+        raise MismatchError(f"{checkpoint.label}: complex parameters are not supported")
+    return params

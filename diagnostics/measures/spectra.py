@@ -1,0 +1,125 @@
+"""The Hessian spectral norm L = ‖∇²L_i(θ)‖₂, with an interval and a status that does not flatter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diagnostics.errors import InputError
+from diagnostics.inputs.tasks import Parameters, Task
+from diagnostics.measures.curvature import hessian_vector_product
+from diagnostics.measures.lanczos import Spectrum, lanczos, power_iteration
+from diagnostics.measures.vectors import flatten, unflatten
+from diagnostics.results import Result, Status
+
+__all__ = ["SpectralNorm", "spectral_norm"]
+
+_METHODS: dict[str, Callable[..., Spectrum]] = {"lanczos": lanczos, "power": power_iteration}
+
+
+@dataclass(frozen=True)
+class SpectralNorm(Result):
+    """The largest |eigenvalue| of a Hessian.
+
+    Attributes:
+        value: Estimate of ‖H‖₂, the absolute value of ``eigenvalue``.
+        eigenvalue: The eigenvalue of largest absolute value found, with its sign.
+        lower: ‖H‖₂ is at least this, to rounding.
+        upper: ‖H‖₂ is at most this, with probability ``confidence`` over the random start.
+        confidence: Probability that ``upper`` is valid.
+        residual: ‖Hy − eigenvalue·y‖ for the unit vector y found: some eigenvalue lies this close.
+        products: Hessian-vector products used.
+        asymmetry: Largest |uᵀHv − vᵀHu| seen; far from zero, there is no Hessian to speak of.
+        method: ``"lanczos"`` or ``"power"``.
+        status: What the number may be used for.
+    """
+
+    value: float
+    eigenvalue: float
+    lower: float
+    upper: float
+    confidence: float
+    residual: float
+    products: int
+    asymmetry: float
+    method: str
+    status: Status
+
+    def __str__(self) -> str:
+        return (
+            f"‖H‖₂ = {self.value:.4g} in [{self.lower:.4g}, {self.upper:.4g}] at {self.confidence:.1%}, "
+            f"residual {self.residual:.2g}, {self.products} products, {self.status}"
+        )
+
+
+def spectral_norm(
+    task: Task,
+    params: Parameters,
+    *,
+    method: str = "lanczos",
+    rtol: float = 1e-2,
+    max_products: int = 100,
+    seed: int = 0,
+    start: Mapping[str, Tensor] | None = None,
+    confidence: float = 0.999,
+) -> SpectralNorm:
+    """Return the spectral norm ‖∇²L(θ)‖₂ = max |eigenvalue| of a task's Hessian.
+
+    Args:
+        task: The task.
+        params: The point θ.
+        method: ``"lanczos"`` (full reorthogonalisation) or ``"power"`` (power iteration on the Hessian).
+        rtol: Relative tolerance on the residual and, for Lanczos, on the width of the interval.
+        max_products: Budget of Hessian-vector products.
+        seed: Seed of the random start vector.
+        start: A direction to begin with; a random part is mixed in, because no start proves an upper end
+            unless part of it is random.
+        confidence: Probability with which ``upper`` holds.
+
+    Returns:
+        The value, its signed eigenvalue, the interval, the residual, the cost and the status.
+
+    Raises:
+        InputError: If the method is unknown or a setting is out of range.
+
+    Example:
+        >>> scale = torch.tensor([2.0, -3.0, 1.0])
+        >>> task = Task("q", lambda p, b: 0.5 * (scale * p["w"] ** 2).sum(), [torch.zeros(1)])
+        >>> result = spectral_norm(task, {"w": torch.zeros(3)})
+        >>> round(result.value, 3), round(result.eigenvalue, 3), str(result.status)
+        (3.0, -3.0, 'exact')
+    """
+    if method not in _METHODS:
+        raise InputError(f"method must be one of {sorted(_METHODS)}, found {method!r}")
+    if not (rtol > 0 and max_products >= 1 and 0 < confidence < 1):
+        raise InputError(
+            f"rtol and max_products must be positive and confidence between 0 and 1; found rtol={rtol}, "
+            f"max_products={max_products}, confidence={confidence}"
+        )
+    point = {name: value.detach() for name, value in params.items()}
+    flat = flatten(point)
+
+    def matvec(vector: Tensor) -> Tensor:
+        return flatten(hessian_vector_product(task, point, unflatten(vector, point)))
+
+    generator = torch.Generator(device=flat.device).manual_seed(seed)
+    noise = torch.randn(flat.shape, generator=generator, dtype=flat.dtype, device=flat.device)
+    direction = None if start is None else flatten({name: start[name] for name in point}).to(flat)
+    found = _METHODS[method](
+        matvec, noise, start=direction, rtol=rtol, max_products=max_products, confidence=confidence
+    )
+    return SpectralNorm(
+        value=abs(found.eigenvalue),
+        eigenvalue=found.eigenvalue,
+        lower=found.lower,
+        upper=found.upper,
+        confidence=confidence,
+        residual=found.residual,
+        products=found.products,
+        asymmetry=found.asymmetry,
+        method=method,
+        status=found.status,
+    )
