@@ -1,0 +1,1 @@
+"""Tasks, checkpoints, adapters and merge problems; the only place that reads disk."""

@@ -1,7 +1,7 @@
 """Checkpoints: the only place that reads weights from disk, one tensor at a time, never unpickling.
 
-A folder can hold weights in several ways, and picking one silently would diagnose another model than the one meant,
-so every choice that the folder leaves open is refused with the candidates named.
+A folder can hold weights in several ways, and picking one silently could diagnose another model than the one
+meant: every choice that a folder leaves open is refused, with the candidates named.
 """
 
 import json
@@ -25,27 +25,16 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _INDEX = ".safetensors.index.json"
 _PICKLED = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 _CONVERT = (
-    "Pickled files can run code when opened, so they are never read here: where you trust the file, load it with "
-    "transformers and call model.save_pretrained(folder, safe_serialization=True), or write the tensors with "
-    "safetensors.torch.save_file."
+    "Opening a pickle can run code, so none is read here: where you trust it, load it with transformers and "
+    "call model.save_pretrained(folder, safe_serialization=True), or use safetensors.torch.save_file."
 )
+_FROM_GGUF = "GGUF weights are quantised for inference: pass the safetensors model that they were made from."
+_AGAIN = "Download or save the model again."
 _DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U64": torch.uint64,
-    "U32": torch.uint32,
-    "U16": torch.uint16,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-    "C64": torch.complex64,
+    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
+    **{"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "C64": torch.complex64},
+    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "BOOL": torch.bool},
+    **{"U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8},
 }
 
 
@@ -120,13 +109,13 @@ class FileCheckpoint(Checkpoint):
     """
 
     def __init__(self, label: str, files: Iterable[Path]) -> None:
-        self.files = tuple(files)
-        handles = {file: _open_file(file) for file in self.files}
+        handles = {file: _open_file(file) for file in files}
         self._file = {name: file for file, handle in handles.items() for name in handle.keys()}  # noqa: SIM118
         self._handles = handles
-        self._dtypes = {name: self._header_dtype(name) for name in self._file}
         if not self._file:
             refuse(label, "at least one tensor", "an empty checkpoint", "Save the model again.")
+        for name in self._file:
+            self.dtype(name)  # refused now, not half-way through a run
         super().__init__(label, self._file)
 
     def names_in(self, file: Path) -> set[str]:
@@ -138,8 +127,12 @@ class FileCheckpoint(Checkpoint):
         return tuple(self._slice(name).get_shape())
 
     def dtype(self, name: str) -> torch.dtype:
-        """Dtype of a tensor, from the header."""
-        return self._dtypes[name]
+        """Dtype of a tensor, from the header; refused where torch has none for it."""
+        code = self._slice(name).get_dtype()
+        if code not in _DTYPES:
+            remedy = "Save it again in one of these."
+            refuse(f"{self._file[name]}: {name}", f"a dtype among {', '.join(_DTYPES)}", code, remedy)
+        return _DTYPES[code]
 
     def tensor(self, name: str) -> Tensor:
         """Values of a tensor, read now."""
@@ -150,28 +143,20 @@ class FileCheckpoint(Checkpoint):
         """The header's view of a tensor."""
         return self._handles[self._file[name]].get_slice(name)
 
-    def _header_dtype(self, name: str) -> torch.dtype:
-        """The torch dtype of a tensor, or a refusal naming the format that torch has no dtype for."""
-        code = self._slice(name).get_dtype()
-        if code not in _DTYPES:
-            remedy = "Save it again in one of these."
-            refuse(f"{self._file[name]}: {name}", f"a dtype among {', '.join(_DTYPES)}", code, remedy)
-        return _DTYPES[code]
-
 
 def open_checkpoint(source: Source, label: str | None = None) -> Checkpoint:
-    """Open parameters in memory, a safetensors file, an index or a folder, without reading any values.
+    """Open parameters in memory, a safetensors file, an index or a folder, reading no values yet.
 
     Args:
-        source: A mapping of tensors; a `.safetensors` file; an index (`*.safetensors.index.json`); or a folder that
-            holds exactly one of the two, as `save_pretrained` of transformers and diffusers write it.
+        source: A mapping of tensors; a `.safetensors` file; an index (`*.safetensors.index.json`); a folder
+            with exactly one of the two, as `save_pretrained` of transformers and diffusers writes it.
         label: How messages name the model; by default the path.
 
     Returns:
-        The checkpoint; its `tensor(name)` reads values when asked.
+        The checkpoint.
 
     Raises:
-        CheckpointError: The source is missing, pickled, corrupt, ambiguous, empty, or an adapter without its base.
+        CheckpointError: The source is missing, pickled, corrupt, ambiguous, empty, or an adapter alone.
 
     Example:
         >>> weight = torch.ones(2, 3)
@@ -221,15 +206,13 @@ def is_adapter(source: Source) -> bool:
     Raises:
         CheckpointError: The folder holds an adapter and a whole model, so that either could be meant.
     """
-    if isinstance(source, Mapping) or not (Path(source).expanduser() / ADAPTER_CONFIG).is_file():
+    if not isinstance(source, str | Path) or not (Path(source).expanduser() / ADAPTER_CONFIG).is_file():
         return False
     folder = Path(source).expanduser()
-    whole = [file.name for file in _weight_files(folder) if file.name != ADAPTER_WEIGHTS]
+    whole = _weight_files(folder)
     if whole:
-        remedy = (
-            f"Pass {folder / whole[0]} to mean the whole model, or move the adapter to a folder of its own."
-        )
-        refuse(folder, "an adapter or a whole model", f"both ({ADAPTER_CONFIG} and {whole[0]})", remedy)
+        remedy = f"Pass {whole[0]} to mean the whole model, or move the adapter to a folder of its own."
+        refuse(folder, "an adapter or a whole model", f"both ({ADAPTER_CONFIG} and {whole[0].name})", remedy)
     return True
 
 
@@ -248,9 +231,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        refuse(path, "valid JSON", str(error), "Download or save the model again.")
+        refuse(path, "valid JSON", str(error), _AGAIN)
     if not isinstance(content, dict):
-        refuse(path, "a JSON object", type(content).__name__, "Download or save the model again.")
+        refuse(path, "a JSON object", type(content).__name__, _AGAIN)
     return content
 
 
@@ -288,7 +271,7 @@ def _check_mapping(tensors: Mapping[str, Tensor], label: str) -> None:
 
 
 def _storage(tensor: Tensor, name: str) -> tuple[Any, ...]:
-    """What two tied tensors have in common; an empty tensor has no memory to share, so its name stands for it."""
+    """What tied tensors have in common; an empty one has no memory to share, so its name stands for it."""
     if tensor.numel() == 0:
         return (name,)
     address = (tensor.device, tensor.untyped_storage().data_ptr(), tensor.storage_offset())
@@ -310,11 +293,10 @@ def _open_path(path: Path, label: str) -> FileCheckpoint:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """Files of a folder that a whole model could be read from: the indexes if there are any, or else the shards."""
-    names = sorted(file for file in folder.iterdir() if file.name.endswith((".safetensors", _INDEX)))
-    indexes = [file for file in names if file.name.endswith(_INDEX)]
-    single = [file for file in names if file.name == "model.safetensors"]
-    return indexes + single or names
+    """Files to read a whole model from: indexes and model.safetensors if any, or else all shards."""
+    files = sorted(file for file in folder.iterdir() if file.name.endswith((".safetensors", _INDEX)))
+    named = [file for file in files if file.name.endswith(_INDEX) or file.name == "model.safetensors"]
+    return named or [file for file in files if file.name != ADAPTER_WEIGHTS]
 
 
 def _find_weights(folder: Path) -> Path:
@@ -327,31 +309,27 @@ def _find_weights(folder: Path) -> Path:
         remedy = f"Pass the file that you mean; shards need their index (model{_INDEX})."
         refuse(folder, "one safetensors file or one index", f"{len(found)} candidates: {names}", remedy)
     expected = f"model.safetensors or model{_INDEX}"
-    other = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLED | {".gguf"})
-    pickled = [name for name in other if not name.endswith(".gguf")]
+    pickled = [file.name for file in sorted(folder.iterdir()) if file.suffix in _PICKLED]
     if pickled:
         refuse(folder, expected, f"pickled files only ({', '.join(pickled)})", _CONVERT)
-    if other:
-        refuse(folder, expected, f"GGUF files ({', '.join(other)})", _GGUF_REMEDY)
-    refuse(folder, expected, "no weights", "Pass the folder that save_pretrained wrote.")
+    gguf = [file.name for file in sorted(folder.glob("*.gguf"))]
+    if gguf:
+        refuse(folder, expected, f"GGUF files ({', '.join(gguf)})", _FROM_GGUF)
+    refuse(folder, expected, "no weights of a whole model", "Pass the folder that save_pretrained wrote.")
 
 
 def _open_index(index: Path, label: str) -> FileCheckpoint:
     """Open the shards that an index names and check the two against each other, both ways."""
-    weight_map = _read_weight_map(index)
     expected: dict[Path, set[str]] = {}
-    for name, shard in weight_map.items():
+    for name, shard in _read_weight_map(index).items():
         expected.setdefault(_shard_path(index, shard), set()).add(name)
     checkpoint = FileCheckpoint(label, expected)
-    for shard, names in expected.items():
-        present = checkpoint.names_in(shard)
-        if names != present:
-            refuse(
-                f"{index}: shard {shard.name}",
-                "the tensors that the index names",
-                f"missing from the shard: {_some(names - present)}; not in the index: {_some(present - names)}",
-                "Index and shards come from different saves: download or save all of them again.",
-            )
+    for file, names in expected.items():
+        lost, extra = names - checkpoint.names_in(file), checkpoint.names_in(file) - names
+        if lost or extra:
+            found = f"missing from the shard: {_some(lost)}; not in the index: {_some(extra)}"
+            remedy = f"Index and shards come from different saves. {_AGAIN}"
+            refuse(f"{index}: shard {file.name}", "the tensors that the index names", found, remedy)
     return checkpoint
 
 
@@ -360,13 +338,12 @@ def _read_weight_map(index: Path) -> dict[str, str]:
     weight_map = read_json(index).get("weight_map")
     valid = isinstance(weight_map, dict) and all(isinstance(shard, str) for shard in weight_map.values())
     if not valid or not weight_map:
-        remedy = "Download or save the model again."
-        refuse(index, 'a "weight_map" from tensor names to file names', "none that is usable", remedy)
+        refuse(index, 'a "weight_map" from tensor names to file names', "none that is usable", _AGAIN)
     return weight_map
 
 
 def _shard_path(index: Path, shard: str) -> Path:
-    """The path of a shard, which must stay in the index's folder: an index is data, and may come from anyone."""
+    """The path of a shard, which must stay in the index's folder: an index may come from anyone."""
     path, home = index.parent / shard, index.parent.resolve()
     # The hub's cache keeps `snapshots/REVISION/file` as a link to `blobs/HASH` of the same model.
     homes = [home, home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [home]
@@ -374,7 +351,7 @@ def _shard_path(index: Path, shard: str) -> Path:
         remedy = "Put the shards beside their index and use plain file names."
         refuse(index, "shards inside the index's folder", f"{shard!r}, which leads outside", remedy)
     if not path.is_file():
-        refuse(index, f"the shard {shard!r}", "no such file", "Finish the download, or save the model again.")
+        refuse(index, f"the shard {shard!r}", "no such file", _AGAIN)
     return path
 
 
@@ -383,11 +360,6 @@ def _some(names: set[str]) -> str:
     shown = sorted(names)[:5]
     more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
     return ", ".join(shown) + more if names else "none"
-
-
-_GGUF_REMEDY = (
-    "GGUF weights are quantised for inference: pass the safetensors model they were converted from."
-)
 
 
 def _open_file(path: Path) -> Any:
@@ -413,12 +385,10 @@ def _diagnose(path: Path, reason: str) -> tuple[str, str]:
     with path.open("rb") as file:
         start = file.read(24)
     if start.startswith(b"GGUF"):
-        return "a GGUF file", _GGUF_REMEDY
+        return "a GGUF file", _FROM_GGUF
     if start.startswith(b"version https://git-lfs"):
         return "a Git LFS pointer, not the weights", "Run `git lfs pull` in its folder."
     if start.startswith((b"PK\x03\x04", b"\x80")):
         return "a pickled file under another name", _CONVERT
-    return (
-        f"{path.stat().st_size} bytes that are truncated or corrupt ({reason})",
-        "Download or save it again.",
-    )
+    found = f"{path.stat().st_size} bytes that are truncated or corrupt ({reason})"
+    return found, _AGAIN

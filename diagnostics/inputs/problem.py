@@ -123,7 +123,10 @@ class MergeProblem:
             The displacement from the base, by parameter name.
         """
         return {
-            key: sum((lam * self.task_vectors[name][key] for name, lam in coefficients.items()), torch.zeros_like(value))
+            key: sum(
+                (lam * self.task_vectors[name][key] for name, lam in coefficients.items()),
+                torch.zeros_like(value),
+            )
             for key, value in self.base.items()
         }
 

@@ -99,7 +99,7 @@ def constant_prediction_loss(
         >>> round(loss, 4)
         0.6931
     """
-    target = torch.cat([t for t in targets])
+    target = torch.cat(list(targets))
     if target.ndim == 1 and not target.is_floating_point() and example.ndim == 2:
         counts = torch.bincount(target, minlength=example.shape[1]).to(example.dtype)
         constant = (counts / counts.sum()).clamp_min(torch.finfo(example.dtype).tiny).log()

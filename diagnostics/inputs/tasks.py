@@ -259,11 +259,13 @@ class _FunctionalModule:
     def __call__(self, params: Parameters, batch: tuple[Any, Tensor]) -> Tensor:
         self._check_names(params)
         inputs = batch[0]
-        args, kwargs = ((), inputs) if isinstance(inputs, Mapping) else ((inputs,), {})
-        out = torch.func.functional_call(self.module, dict(params), args, kwargs)
+        args, keywords = ((), dict(inputs)) if isinstance(inputs, Mapping) else ((inputs,), {})
+        out = torch.func.functional_call(self.module, dict(params), args, keywords)
         out = getattr(out, "logits", out)
         if not isinstance(out, Tensor):
-            raise InputError(f"task {self.task!r}: the module returned {type(out).__name__}, expected a tensor or .logits")
+            raise InputError(
+                f"task {self.task!r}: the module returned {type(out).__name__}, expected a tensor or .logits"
+            )
         return out
 
     def _check_names(self, params: Parameters) -> None:
@@ -283,7 +285,9 @@ def _as_batches(name: str, data: Any, batch_size: int) -> Iterable[Any]:
     if iter(data) is not iter(data):
         for batch in data:
             if not (isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], Tensor)):
-                raise InputError(f"task {name!r}: a batch must be a pair (inputs, targets), found {type(batch).__name__}")
+                raise InputError(
+                    f"task {name!r}: a batch must be a pair (inputs, targets), found {type(batch).__name__}"
+                )
     return data
 
 
@@ -292,11 +296,14 @@ def _split(name: str, inputs: Any, targets: Tensor, batch_size: int) -> list[tup
     parts = inputs if isinstance(inputs, Mapping) else {"inputs": inputs}
     for key, value in parts.items():
         if len(value) != len(targets):
-            raise InputError(f"task {name!r}: {key} has {len(value)} examples and targets {len(targets)}; they must agree")
+            raise InputError(
+                f"task {name!r}: {key} has {len(value)} examples and targets {len(targets)}; they must agree"
+            )
     cuts = range(0, len(targets), batch_size)
     if isinstance(inputs, Mapping):
         return [
-            ({key: value[i : i + batch_size] for key, value in inputs.items()}, targets[i : i + batch_size]) for i in cuts
+            ({key: value[i : i + batch_size] for key, value in inputs.items()}, targets[i : i + batch_size])
+            for i in cuts
         ]
     return [(inputs[i : i + batch_size], targets[i : i + batch_size]) for i in cuts]
 
@@ -312,4 +319,6 @@ def _size(name: str, batch: Any) -> int:
         batch = next(iter(batch.values())) if isinstance(batch, Mapping) else batch[0]
     if isinstance(batch, Tensor) and batch.ndim > 0:
         return len(batch)
-    raise InputError(f"task {name!r}: cannot tell how many examples a batch of type {type(batch).__name__} has; give sizes=")
+    raise InputError(
+        f"task {name!r}: cannot tell how many examples a batch of type {type(batch).__name__} has; give sizes="
+    )

@@ -1,0 +1,1 @@
+"""Gradients, curvature, spectra, geometry and outputs, measured on models."""

@@ -117,7 +117,7 @@ def jet(task: Task, params: Parameters, vector: Mapping[str, Tensor]) -> Jet:
             def gradient_at(theta: Parameters, batch: object = batch) -> tuple[Parameters, Tensor]:
                 return torch.func.grad_and_value(task.loss)(theta, batch)
 
-            (grads, loss), (products, _) = torch.func.jvp(gradient_at, (point,), (tangent,))
+            (grads, loss), (products, _) = torch.func.jvp(gradient_at, (point,), (tangent,))  # type: ignore[misc]
             value += share * float(loss)
             slope.add_(flatten(grads), alpha=share)
             product.add_(flatten(products), alpha=share)

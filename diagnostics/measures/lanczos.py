@@ -90,7 +90,9 @@ def lanczos(
         The extreme eigenvalue of largest absolute value and the interval of its absolute value.
     """
     vector, component = _start(noise, start, (1 - confidence) / 2)
-    basis, alphas, betas, asymmetry = [vector], [], [], 0.0
+    basis, asymmetry = [vector], 0.0
+    alphas: list[float] = []
+    betas: list[float] = []
     budget = min(max_products, noise.numel())
     while True:
         image = matvec(basis[-1])
@@ -140,9 +142,7 @@ def _status(value: float, residual: float, upper: float, exhausted: bool, rtol: 
     return Status.CONVERGED if upper <= (1 + rtol) * value else Status.LOWER_BOUND
 
 
-def _polynomial_end(
-    sign: int, ritz: np.ndarray, alphas: list[float], betas: list[float], target: float
-) -> float:
+def _polynomial_end(sign: int, ritz: np.ndarray, alphas: list[float], betas: list[float], target: float) -> float:
     """Return t (times sign) beyond the Ritz values where the Lanczos polynomial reaches ``target``."""
     edge = float(ritz[-1] if sign > 0 else -ritz[0])
 
@@ -210,7 +210,10 @@ def power_iteration(
         vector, image = following, following_image
     else:
         return Spectrum(math.nan, 0.0, math.inf, math.nan, products, asymmetry, Status.UNDEFINED)
-    value, slack = abs(eigenvalue), _rounding(noise.dtype, products) / _PARALLEL * max(abs(eigenvalue), length)
+    value, slack = (
+        abs(eigenvalue),
+        _rounding(noise.dtype, products) / _PARALLEL * max(abs(eigenvalue), length),
+    )
     exhausted = settled and noise.numel() == 1
     upper = value + slack if exhausted else max(math.exp(log_growth / products), value) + slack
     status = _status(value, residual, upper, exhausted, rtol)

@@ -53,11 +53,15 @@ def inner(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
         InputError: If the names or shapes differ.
     """
     if first.keys() != second.keys():
-        raise InputError(f"vectors differ in their tensors: {sorted(first.keys() ^ second.keys())} are in only one of them")
+        raise InputError(
+            f"vectors differ in their tensors: {sorted(first.keys() ^ second.keys())} are in only one of them"
+        )
     bad = [name for name in first if first[name].shape != second[name].shape]
     if bad:
         raise InputError(f"vectors differ in the shapes of {bad}")
-    return math.fsum(float(torch.dot(first[name].reshape(-1).double(), second[name].reshape(-1).double())) for name in first)
+    return math.fsum(
+        float(torch.dot(first[name].reshape(-1).double(), second[name].reshape(-1).double())) for name in first
+    )
 
 
 def norm(vector: Mapping[str, Tensor]) -> float:

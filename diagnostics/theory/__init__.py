@@ -1,0 +1,1 @@
+"""Numbers in, claims out: bounds, conditions and expansions, without models."""

@@ -1,0 +1,1 @@
+"""What the measurements and the theory say about a merge."""

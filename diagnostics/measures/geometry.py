@@ -1,0 +1,230 @@
+"""Geometry of task vectors: norms, Gram matrix, cosines, C, ε and β, read from memory or streamed from files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diagnostics.errors import InputError
+from diagnostics.inputs.adapters import open_expert
+from diagnostics.inputs.alignment import align
+from diagnostics.inputs.checkpoints import Checkpoint, Source, open_checkpoint
+from diagnostics.results import Result, plain
+
+__all__ = ["Geometry", "geometry"]
+
+# Elements of one tensor that are held in float64 at a time, for all models together.
+_CHUNK = 1 << 20
+_TARGET = "target"
+
+
+@dataclass(frozen=True)
+class Geometry(Result):
+    """Norms and angles of task vectors, all of them functions of the Gram matrix.
+
+    Attributes:
+        names: The experts, in the order of every row.
+        gram: G_ij = ⟨τ_i, τ_j⟩, [T, T].
+        dimension: Number of shared parameters d.
+        base_norm: ‖θ0‖ over the shared parameters.
+        target_inner: ⟨τ_tar, τ_i⟩, [T], where a target was given.
+        target_norm: ‖τ_tar‖, where a target was given.
+        layers: The same for each tensor by itself.
+    """
+
+    names: tuple[str, ...]
+    gram: Tensor
+    dimension: int
+    base_norm: float
+    target_inner: Tensor | None = None
+    target_norm: float | None = None
+    layers: dict[str, Geometry] = field(default_factory=dict)
+
+    @property
+    def norms(self) -> Tensor:
+        """‖τ_i‖, [T]."""
+        return self.gram.diagonal().clamp_min(0).sqrt()
+
+    @property
+    def cosine(self) -> Tensor:
+        """cos(τ_i, τ_j), [T, T]; NaN where a vector is zero and so has no direction."""
+        scale = self.norms[:, None] * self.norms[None, :]
+        return torch.where(scale > 0, (self.gram / scale).clamp(-1, 1), math.nan)
+
+    @property
+    def C(self) -> float:
+        """C = max ‖τ‖², the target included where there is one (A1, A5)."""
+        return max(float(self.gram.diagonal().max()), (self.target_norm or 0.0) ** 2)
+
+    @property
+    def epsilon(self) -> float:
+        """ε = max |cos(τ_i, τ_j)| over i ≠ j (A4); 0 for fewer than two vectors with a direction."""
+        off = self.cosine[~torch.eye(len(self.names), dtype=torch.bool)].abs()
+        off = off[~off.isnan()]
+        return float(off.max()) if len(off) else 0.0
+
+    @property
+    def beta(self) -> float | None:
+        """β = max_i ⟨τ_tar, τ_i⟩ / C (A5), where a target was given; NaN if every vector is zero."""
+        if self.target_inner is None:
+            return None
+        return float(self.target_inner.max()) / self.C if self.C > 0 else math.nan
+
+    @property
+    def null_cosine(self) -> float:
+        """E|cos| of independent Gaussian vectors of this dimension, sqrt(2/(πd)) (2.9)."""
+        return math.sqrt(2 / (math.pi * self.dimension))
+
+    @property
+    def null_cosine_layerwise(self) -> Tensor:
+        """E|cos| of vectors that are random inside each tensor but keep its norms, [T, T].
+
+        A few small tensors that carry most of the change raise the floor above :attr:`null_cosine`.
+        """
+        total = torch.zeros_like(self.gram)
+        for layer in self.layers.values():
+            total += torch.outer(layer.norms**2, layer.norms**2) / layer.dimension
+        scale = self.norms[:, None] * self.norms[None, :]
+        return torch.where(scale > 0, math.sqrt(2 / math.pi) * total.sqrt() / scale, math.nan)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know before using the numbers."""
+        zero = [name for name, value in zip(self.names, self.norms, strict=True) if value == 0]
+        return (f"identical to the base, so without a direction: {', '.join(zero)}",) if zero else ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return fields and derived quantities as plain types.
+
+        Returns:
+            A dictionary ready for JSON.
+        """
+        derived = ("norms", "cosine", "C", "epsilon", "beta", "null_cosine", "null_cosine_layerwise", "notes")
+        return super().to_dict() | {name: plain(getattr(self, name)) for name in derived}
+
+    def __str__(self) -> str:
+        lines = [
+            f"{len(self.names)} task vectors in {self.dimension:,} dimensions: C = {self.C:.4g}, "
+            f"epsilon = {self.epsilon:.4g} (random vectors: {self.null_cosine:.2g})"
+        ]
+        lines += [
+            f"  {n}: norm {v:.4g} ({v / self.base_norm:.2%} of the base)"
+            for n, v in zip(self.names, self.norms.tolist(), strict=True)
+        ]
+        return "\n".join([*lines, *self.notes])
+
+
+def geometry(
+    base: Source,
+    experts: Mapping[str, Source] | Sequence[str | Path],
+    *,
+    target: Source | None = None,
+    private: Sequence[str] = (),
+) -> Geometry:
+    """Return norms, Gram matrix and cosines of the task vectors τ_i = θ_i − θ0.
+
+    Differences and sums are taken in float64, a chunk of one tensor at a time, so that files larger than memory
+    can be measured.
+
+    Args:
+        base: Parameters of the base, or a path to them.
+        experts: Parameters or paths by name; a list of paths is named by their last parts.
+        target: An out-of-distribution target for β (2.3), parameters or a path.
+        private: Names or glob patterns of parameters left out.
+
+    Returns:
+        The geometry over all shared parameters, and per tensor in ``layers``.
+
+    Raises:
+        InputError: If there is no expert, or two paths have the same last part.
+        MismatchError: If parameters do not fit together; the message lists every one.
+
+    Example:
+        >>> base = {"w": torch.zeros(2)}
+        >>> g = geometry(base, {"a": {"w": torch.tensor([3.0, 0.0])}, "b": {"w": torch.tensor([0.0, 4.0])}})
+        >>> g.norms.tolist(), g.C, g.epsilon
+        ([3.0, 4.0], 16.0, 0.0)
+    """
+    origin = open_checkpoint(base, label="base")
+    named = _named(experts)
+    opened = {name: open_expert(origin, source, label=name) for name, source in named.items()}
+    if target is not None:
+        opened[_TARGET] = open_expert(origin, target, label=_TARGET)
+    shared = align(origin, opened, private).shared
+    layers = {name: _layer(origin, opened, name, tuple(named)) for name in shared}
+    return _total(layers, tuple(named))
+
+
+def _named(experts: Mapping[str, Source] | Sequence[str | Path]) -> dict[str, Source]:
+    """Experts by name, with the names checked."""
+    if isinstance(experts, Mapping):
+        named: dict[str, Source] = dict(experts)
+    else:
+        named = {Path(path).stem if Path(path).is_file() else Path(path).name: path for path in experts}
+        if len(named) < len(experts):
+            raise InputError(
+                f"two experts have the same name: {[str(path) for path in experts]}; pass a mapping with names"
+            )
+    if not named or _TARGET in named:
+        raise InputError(f"at least one expert is needed and none may be called {_TARGET!r}, found {list(named)}")
+    return named
+
+
+def _layer(origin: Checkpoint, opened: Mapping[str, Checkpoint], name: str, experts: tuple[str, ...]) -> Geometry:
+    """Geometry of one tensor over all models."""
+    count, size = len(opened), math.prod(origin.shape(name))
+    gram, base_square = torch.zeros(count, count, dtype=torch.float64), 0.0
+    for rows in _chunks(origin, opened, name):
+        gram += rows[1:] @ rows[1:].T
+        base_square += float(rows[0] @ rows[0])
+    return _from_gram(experts, gram, size, math.sqrt(base_square), {})
+
+
+def _chunks(origin: Checkpoint, opened: Mapping[str, Checkpoint], name: str) -> Iterator[Tensor]:
+    """Yield chunks of the base (first row) and of every task vector (the others) in float64."""
+    base = origin.tensor(name).detach().reshape(-1)
+    models = [checkpoint.tensor(name).detach().reshape(-1) for checkpoint in opened.values()]
+    step = max(1, _CHUNK // (len(models) + 1))
+    for start in range(0, base.numel(), step):
+        part = base[start : start + step].double()
+        yield torch.stack([part, *(model[start : start + step].double() - part for model in models)])
+
+
+def _from_gram(
+    experts: tuple[str, ...], gram: Tensor, dimension: int, base_norm: float, layers: dict[str, Geometry]
+) -> Geometry:
+    """Split a Gram matrix over experts and target into its parts."""
+    count = len(experts)
+    if len(gram) == count:
+        return Geometry(experts, gram, dimension, base_norm, layers=layers)
+    return Geometry(
+        experts,
+        gram[:count, :count],
+        dimension,
+        base_norm,
+        gram[count, :count],
+        math.sqrt(float(gram[count, count])),
+        layers,
+    )
+
+
+def _total(layers: dict[str, Geometry], experts: tuple[str, ...]) -> Geometry:
+    """Add up the tensors."""
+    parts = list(layers.values())
+    gram = torch.stack([part.gram for part in parts]).sum(0)
+    inners = [part.target_inner for part in parts if part.target_inner is not None]
+    return Geometry(
+        experts,
+        gram,
+        sum(part.dimension for part in parts),
+        math.sqrt(sum(part.base_norm**2 for part in parts)),
+        torch.stack(inners).sum(0) if inners else None,
+        math.sqrt(sum((part.target_norm or 0.0) ** 2 for part in parts)) if inners else None,
+        layers,
+    )
