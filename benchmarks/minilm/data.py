@@ -192,10 +192,7 @@ def read_tasks(path: Path) -> dict[str, TextTask]:
                 "the file is older than the rule of its task: delete it, and it is built again"
             )
         examples[row["task"]][row["split"]].append((row["text"], labels.index(row["label"])))
-    return {
-        name: TextTask(name, tuple(RULES[name].labels.values()), **splits)
-        for name, splits in examples.items()
-    }
+    return {name: TextTask(name, tuple(RULES[name].labels.values()), **splits) for name, splits in examples.items()}
 
 
 def read_descriptions(languages: Iterable[str], lists: Path = LISTS) -> list[Description]:
@@ -282,9 +279,7 @@ def _build(name: str, descriptions: list[Description]) -> list[dict[str, str]]:
     return rows
 
 
-def _draw(
-    pools: dict[str, list[Description]], size: int, rng: random.Random
-) -> list[tuple[str, Description]]:
+def _draw(pools: dict[str, list[Description]], size: int, rng: random.Random) -> list[tuple[str, Description]]:
     """Up to ``size`` examples, one label after the other: equal shares, until a rare label is used up."""
     shuffled = {label: rng.sample(pool, len(pool)) for label, pool in sorted(pools.items())}
     rounds = zip_longest(*([(label, each) for each in pool] for label, pool in shuffled.items()))

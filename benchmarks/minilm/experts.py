@@ -77,7 +77,9 @@ class LabelTextClassifier(torch.nn.Module):
 
 def embed(bert: BertModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
     """Unit sentence embeddings: the mean over the tokens that are not padding, L2-normalised."""
-    hidden = bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+    # A ready-made four-dimensional mask: given the plain one, BertModel branches on its values and vmap fails.
+    bias = (1.0 - attention_mask[:, None, None, :].float()) * torch.finfo(torch.float32).min
+    hidden = bert(input_ids=input_ids, attention_mask=bias).last_hidden_state
     weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
     return normalize((hidden * weights).sum(1) / weights.sum(1), dim=-1)
 
@@ -102,9 +104,7 @@ def load_base() -> tuple[BertModel, PreTrainedTokenizerBase]:
 
 def tokenise(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> dict[str, Tensor]:
     """Token ids and mask, always ``MAX_TOKENS`` wide."""
-    encoded = tokenizer(
-        list(texts), padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
-    )
+    encoded = tokenizer(list(texts), padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
     return {key: encoded[key] for key in ("input_ids", "attention_mask")}
 
 
@@ -113,9 +113,7 @@ def as_batch(tokenizer: PreTrainedTokenizerBase, examples: list[Example]) -> Bat
     return tokenise(tokenizer, [text for text, _ in examples]), torch.tensor([label for _, label in examples])
 
 
-def make_classifier(
-    bert: BertModel, tokenizer: PreTrainedTokenizerBase, task: TextTask
-) -> LabelTextClassifier:
+def make_classifier(bert: BertModel, tokenizer: PreTrainedTokenizerBase, task: TextTask) -> LabelTextClassifier:
     """The zero-shot classifier of a task; call it before ``bert`` is fine-tuned."""
     with torch.no_grad():
         return LabelTextClassifier(bert, embed(bert, **tokenise(tokenizer, task.labels)))
@@ -276,9 +274,7 @@ def _replace(path: Path, write: Callable[[Path], Any]) -> None:
 
 def _row(name: str, record: dict[str, Any]) -> str:
     """A line of the table of experts."""
-    accuracy, loss = (
-        [record[when][score] for when in ("zero_shot", "test")] for score in ("accuracy", "loss")
-    )
+    accuracy, loss = ([record[when][score] for when in ("zero_shot", "test")] for score in ("accuracy", "loss"))
     return (
         f"{name:15} accuracy {accuracy[0]:.3f} -> {accuracy[1]:.3f}  loss {loss[0]:.3f} -> {loss[1]:.3f}  "
         f"squared norm {record['squared_norm']:.3f}  {record['seconds']:.0f} s"

@@ -102,46 +102,36 @@ class FileCheckpoint(Checkpoint):
 
     Args:
         label: How messages name this model.
-        files: The shards, each opened once.
+        files: The shards.
 
     Raises:
         CheckpointError: A file cannot be read, or there is no tensor in any of them.
     """
 
     def __init__(self, label: str, files: Iterable[Path]) -> None:
-        handles = {file: _open_file(file) for file in files}
-        self._file = {name: file for file, handle in handles.items() for name in handle.keys()}  # noqa: SIM118
-        self._handles = handles
+        self._headers = {file: _read_header(file) for file in files}
+        self._file = {name: file for file, header in self._headers.items() for name in header}
         if not self._file:
             refuse(label, "at least one tensor", "an empty checkpoint", "Save the model again.")
-        for name in self._file:
-            self.dtype(name)  # refused now, not half-way through a run
         super().__init__(label, self._file)
 
     def names_in(self, file: Path) -> set[str]:
         """Names of the tensors that one shard holds."""
-        return set(self._handles[file].keys())
+        return set(self._headers[file])
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor, from the header."""
-        return tuple(self._slice(name).get_shape())
+        return self._headers[self._file[name]][name][0]
 
     def dtype(self, name: str) -> torch.dtype:
-        """Dtype of a tensor, from the header; refused where torch has none for it."""
-        code = self._slice(name).get_dtype()
-        if code not in _DTYPES:
-            remedy = "Save it again in one of these."
-            refuse(f"{self._file[name]}: {name}", f"a dtype among {', '.join(_DTYPES)}", code, remedy)
-        return _DTYPES[code]
+        """Dtype of a tensor, from the header."""
+        return self._headers[self._file[name]][name][1]
 
     def tensor(self, name: str) -> Tensor:
         """Values of a tensor, read now."""
-        with _readable(self._file[name]):
-            return self._handles[self._file[name]].get_tensor(name)
-
-    def _slice(self, name: str) -> Any:
-        """The header's view of a tensor."""
-        return self._handles[self._file[name]].get_slice(name)
+        # A handle kept open keeps every page that was ever read through it in this process's memory.
+        with _open_file(self._file[name]) as handle:
+            return handle.get_tensor(name)
 
 
 def open_checkpoint(source: Source, label: str | None = None) -> Checkpoint:
@@ -362,20 +352,26 @@ def _some(names: set[str]) -> str:
     return ", ".join(shown) + more if names else "none"
 
 
-def _open_file(path: Path) -> Any:
-    """A handle on a safetensors file, its header checked."""
-    with _readable(path):
-        return safe_open(path, framework="pt")
-
-
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Say what a file really is where it cannot be read as safetensors."""
+def _open_file(path: Path) -> Iterator[Any]:
+    """Open a safetensors file, or say what it really is where it cannot be read as one."""
     try:
-        yield
+        with safe_open(path, framework="pt") as handle:
+            yield handle
     except (SafetensorError, OSError) as error:
         found, remedy = _diagnose(path, str(error))
         refuse(path, "a complete safetensors file", found, remedy)
+
+
+def _read_header(path: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shape and dtype of every tensor of a file, refused now where torch has no such dtype."""
+    with _open_file(path) as handle:
+        slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118
+    for name, entry in slices.items():
+        if entry.get_dtype() not in _DTYPES:
+            remedy = "Save it again in one of these."
+            refuse(f"{path}: {name}", f"a dtype among {', '.join(_DTYPES)}", entry.get_dtype(), remedy)
+    return {name: (tuple(entry.get_shape()), _DTYPES[entry.get_dtype()]) for name, entry in slices.items()}
 
 
 def _diagnose(path: Path, reason: str) -> tuple[str, str]:

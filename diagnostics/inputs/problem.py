@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -9,11 +10,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from diagnostics.errors import InputError, MismatchError
+from diagnostics.errors import InputError
 from diagnostics.inputs.adapters import open_expert
-from diagnostics.inputs.alignment import align, assert_finite
+from diagnostics.inputs.alignment import BASE, Alignment, align, assert_finite
 from diagnostics.inputs.checkpoints import Checkpoint, Source, open_checkpoint
-from diagnostics.inputs.tasks import Parameters, Task
+from diagnostics.inputs.tasks import Task
 
 __all__ = ["Coefficients", "MergeProblem"]
 
@@ -55,17 +56,27 @@ class MergeProblem:
         private: Sequence[str] = (),
     ) -> None:
         _check_names(experts, tasks)
-        origin = open_checkpoint(base, label="base")
-        opened = {name: open_expert(origin, source, label=name) for name, source in experts.items()}
-        alignment = align(origin, opened, private)
-        for checkpoint in (origin, *opened.values()):
+        opened: dict[str, Checkpoint] = {BASE: open_checkpoint(base, label=BASE)}
+        opened |= {name: open_expert(opened[BASE], source, label=name) for name, source in experts.items()}
+        alignment = align(opened[BASE], {name: opened[name] for name in experts}, private)
+        for checkpoint in opened.values():
             assert_finite(checkpoint)
         self.names = tuple(experts)
         self.shared = alignment.shared
-        dtype = _working_dtype([origin, *opened.values()], alignment.shared)
-        self.base = _read(origin, alignment.shared, dtype)
-        self.experts = {name: _read(ckpt, alignment.shared, dtype) for name, ckpt in opened.items()}
-        self.private = {name: _read(ckpt, alignment.private[name], dtype) for name, ckpt in opened.items()}
+        dtype = _working_dtype(alignment)
+        shared = {
+            model: {
+                name: checkpoint.tensor(alignment.stored_name(model, name)).detach().to(dtype)
+                for name in alignment.shared
+            }
+            for model, checkpoint in opened.items()
+        }
+        self.base = shared.pop(BASE)
+        self.experts = shared
+        self.private = {
+            name: {key: opened[name].tensor(key).detach().to(dtype) for key in alignment.private[name]}
+            for name in experts
+        }
         # Every measure sees a task as a function of the shared parameters alone.
         self.tasks = {name: tasks[name].bind(self.private[name]) for name in self.names}
         self.task_vectors = {
@@ -167,18 +178,7 @@ def _check_names(experts: Mapping[str, Source], tasks: Mapping[str, Task]) -> No
         )
 
 
-def _working_dtype(checkpoints: Sequence[Checkpoint], names: Sequence[str]) -> torch.dtype:
+def _working_dtype(alignment: Alignment) -> torch.dtype:
     """The widest floating dtype stored, and at least float32."""
-    dtype = torch.float32
-    for checkpoint in checkpoints:
-        for name in names:
-            dtype = torch.promote_types(dtype, checkpoint.dtype(name))
-    return dtype
-
-
-def _read(checkpoint: Checkpoint, names: Sequence[str], dtype: torch.dtype) -> Parameters:
-    """Read tensors in the working dtype, detached from any graph."""
-    params = {name: checkpoint.tensor(name).detach().to(dtype) for name in names}
-    if any(value.is_complex() for value in params.values()):
-        raise MismatchError(f"{checkpoint.label}: complex parameters are not supported")
-    return params
+    stored = {dtype for counts in alignment.dtypes.values() for dtype in counts}
+    return functools.reduce(torch.promote_types, stored, torch.float32)

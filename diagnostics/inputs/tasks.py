@@ -230,6 +230,7 @@ class Task:
         def loss(params: Parameters, batch: Any) -> Tensor:
             return criterion(model(params, batch), batch[1])
 
+        _check_labels(name, model, own, given)
         cls(name, loss, given).check(own)
         # A loader may shuffle: from here on the order of examples is fixed, so outputs can be compared.
         batches = [(inputs, targets) for inputs, targets in given]
@@ -306,6 +307,21 @@ def _split(name: str, inputs: Any, targets: Tensor, batch_size: int) -> list[tup
             for i in cuts
         ]
     return [(inputs[i : i + batch_size], targets[i : i + batch_size]) for i in cuts]
+
+
+def _check_labels(name: str, model: _FunctionalModule, params: Parameters, batches: Iterable[Any]) -> None:
+    """Refuse class labels that the model has no output for, before the loss fails on them."""
+    for batch in batches:
+        with torch.no_grad():
+            outputs = model(params, batch)
+        if not (_are_classes(batch[1]) and outputs.ndim == 2):
+            return
+        wrong = batch[1][(batch[1] < 0) | (batch[1] >= outputs.shape[1])]
+        if len(wrong):
+            raise InputError(
+                f"task {name!r}: label {int(wrong[0])} is out of range, the model has {outputs.shape[1]} outputs "
+                f"(labels 0 to {outputs.shape[1] - 1}). Check the label column, or give the model a head of its width"
+            )
 
 
 def _are_classes(targets: Tensor) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.adapters import open_expert
-from diagnostics.inputs.alignment import align
+from diagnostics.inputs.alignment import BASE, Alignment, align
 from diagnostics.inputs.checkpoints import Checkpoint, Source, open_checkpoint
 from diagnostics.results import Result, plain
 
@@ -151,13 +151,12 @@ def geometry(
         >>> g.norms.tolist(), g.C, g.epsilon
         ([3.0, 4.0], 16.0, 0.0)
     """
-    origin = open_checkpoint(base, label="base")
     named = _named(experts)
-    opened = {name: open_expert(origin, source, label=name) for name, source in named.items()}
-    if target is not None:
-        opened[_TARGET] = open_expert(origin, target, label=_TARGET)
-    shared = align(origin, opened, private).shared
-    layers = {name: _layer(origin, opened, name, tuple(named)) for name in shared}
+    opened = {BASE: open_checkpoint(base, label=BASE)}
+    sources = named if target is None else {**named, _TARGET: target}
+    opened |= {name: open_expert(opened[BASE], source, label=name) for name, source in sources.items()}
+    alignment = align(opened[BASE], {name: opened[name] for name in sources}, private)
+    layers = {name: _layer(opened, alignment, name, tuple(named)) for name in alignment.shared}
     return _total(layers, tuple(named))
 
 
@@ -176,24 +175,20 @@ def _named(experts: Mapping[str, Source] | Sequence[str | Path]) -> dict[str, So
     return named
 
 
-def _layer(origin: Checkpoint, opened: Mapping[str, Checkpoint], name: str, experts: tuple[str, ...]) -> Geometry:
-    """Geometry of one tensor over all models."""
-    count, size = len(opened), math.prod(origin.shape(name))
-    gram, base_square = torch.zeros(count, count, dtype=torch.float64), 0.0
-    for rows in _chunks(origin, opened, name):
-        gram += rows[1:] @ rows[1:].T
-        base_square += float(rows[0] @ rows[0])
-    return _from_gram(experts, gram, size, math.sqrt(base_square), {})
-
-
-def _chunks(origin: Checkpoint, opened: Mapping[str, Checkpoint], name: str) -> Iterator[Tensor]:
-    """Yield chunks of the base (first row) and of every task vector (the others) in float64."""
-    base = origin.tensor(name).detach().reshape(-1)
-    models = [checkpoint.tensor(name).detach().reshape(-1) for checkpoint in opened.values()]
-    step = max(1, _CHUNK // (len(models) + 1))
-    for start in range(0, base.numel(), step):
-        part = base[start : start + step].double()
-        yield torch.stack([part, *(model[start : start + step].double() - part for model in models)])
+def _layer(opened: Mapping[str, Checkpoint], alignment: Alignment, name: str, experts: tuple[str, ...]) -> Geometry:
+    """Geometry of one tensor over all models, the base first."""
+    flat = [
+        checkpoint.tensor(alignment.stored_name(model, name)).detach().reshape(-1)
+        for model, checkpoint in opened.items()
+    ]
+    gram, base_square = torch.zeros(len(flat) - 1, len(flat) - 1, dtype=torch.float64), 0.0
+    step = max(1, _CHUNK // len(flat))
+    for start in range(0, flat[0].numel(), step):
+        base, *models = (tensor[start : start + step].double() for tensor in flat)
+        moves = torch.stack([model - base for model in models])
+        gram += moves @ moves.T
+        base_square += float(base @ base)
+    return _from_gram(experts, gram, flat[0].numel(), math.sqrt(base_square), {})
 
 
 def _from_gram(

@@ -1,0 +1,138 @@
+"""Gradients, Hessian products and ways against dense float64 definitions."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diagnostics import InputError, Task, gradient, hessian_vector_product
+from diagnostics.measures.curvature import jet, subspace_hessian
+from diagnostics.measures.paths import measure_way
+from diagnostics.measures.reference import dense_gradient, dense_hessian
+from diagnostics.measures.vectors import flatten, inner, norm, shifted, unflatten
+from tests.cases import small_task
+
+
+def whole_loss(task):
+    """The loss over all examples as one batch: the definition that batching must reproduce."""
+    batches = list(task.batches)
+    whole = (torch.cat([b[0] for b in batches]), torch.cat([b[1] for b in batches]))
+    return lambda params: task.loss(params, whole)
+
+
+def direction(params, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return {key: torch.randn(value.shape, generator=generator, dtype=value.dtype) for key, value in params.items()}
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 100), count=st.integers(1, 11), batch_size=st.integers(1, 5))
+def test_gradient_and_product_equal_the_dense_ones(seed, count, batch_size):
+    task, params = small_task(seed=seed, count=count, batch_size=batch_size)
+    vector = direction(params, seed)
+    value, slope = gradient(task, params)
+    assert value == pytest.approx(float(whole_loss(task)(params)), rel=1e-12)
+    np.testing.assert_allclose(flatten(slope), dense_gradient(whole_loss(task), params), atol=1e-8)
+    dense = dense_hessian(whole_loss(task), params) @ flatten(vector).numpy()
+    np.testing.assert_allclose(flatten(hessian_vector_product(task, params, vector)), dense, atol=1e-12)
+
+
+def test_unequal_batches_weighted_by_batch_instead_of_example_would_be_caught():
+    task, params = small_task(count=10, batch_size=4)  # sizes 4, 4, 2
+    unweighted = np.mean([float(task.loss(params, batch)) for batch in task.batches])
+    assert abs(unweighted - float(whole_loss(task)(params))) > 1e-6
+    assert task.mean_loss(params) == pytest.approx(float(whole_loss(task)(params)), rel=1e-12)
+
+
+def test_jet_agrees_with_its_parts():
+    task, params = small_task()
+    vector = direction(params)
+    found = jet(task, params, vector)
+    value, slope = gradient(task, params)
+    assert found.value == pytest.approx(value)
+    assert found.slope == pytest.approx(inner(slope, vector))
+    assert found.curvature == pytest.approx(inner(hessian_vector_product(task, params, vector), vector))
+
+
+def test_subspace_hessian_is_the_projected_dense_hessian():
+    task, params = small_task()
+    vectors = {name: direction(params, seed) for seed, name in enumerate("abc")}
+    matrix, slope, length = subspace_hessian(task, params, vectors)
+    basis = np.stack([flatten(vector).numpy() for vector in vectors.values()])
+    np.testing.assert_allclose(matrix, basis @ dense_hessian(whole_loss(task), params) @ basis.T, atol=1e-10)
+    np.testing.assert_allclose(slope, basis @ dense_gradient(whole_loss(task), params), atol=1e-7)
+    assert length == pytest.approx(norm(gradient(task, params)[1]))
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "shape"])
+def test_vectors_that_do_not_fit_are_refused(change):
+    task, params = small_task()
+    vector = direction(params)
+    if_missing = {key: value for key, value in vector.items() if key != "0.bias"}
+    wrong = {
+        "missing": if_missing,
+        "extra": {**vector, "more": torch.ones(1)},
+        "shape": {**vector, "0.bias": torch.ones(7, dtype=torch.float64)},
+    }[change]
+    with pytest.raises(InputError, match=r"0\.bias|more"):
+        hessian_vector_product(task, params, wrong)
+
+
+def test_attention_without_a_second_derivative_is_switched():
+    """Fused attention cannot be differentiated in forward mode; the product must work and be right all the same."""
+    torch.manual_seed(0)
+
+    class Attention(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.project = torch.nn.Linear(4, 12)
+
+        def forward(self, x):
+            q, k, v = self.project(x).chunk(3, dim=-1)
+            return torch.nn.functional.scaled_dot_product_attention(q, k, v).mean(1)
+
+    model = Attention().double()
+    data = (torch.randn(3, 5, 4, dtype=torch.float64), torch.tensor([0, 1, 2]))
+    task = Task.from_module("attention", model, torch.nn.functional.cross_entropy, data)
+    params = {key: value.detach() for key, value in model.named_parameters()}
+    vector = direction(params)
+    step = 1e-5
+    ends = [flatten(gradient(task, shifted(params, sign * step, vector))[1]) for sign in (1, -1)]
+    numeric = (ends[0] - ends[1]) / (2 * step)
+    np.testing.assert_allclose(flatten(hessian_vector_product(task, params, vector)), numeric, atol=1e-7)
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 1000))
+def test_flatten_and_unflatten_are_inverse(seed):
+    _, params = small_task(seed=seed % 7)
+    vector = direction(params, seed)
+    assert inner(vector, vector) == pytest.approx(float((flatten(vector) ** 2).sum()))
+    back = unflatten(flatten(vector), params)
+    assert all(torch.equal(back[key], vector[key]) for key in vector)
+
+
+def test_way_closes_taylors_formula_on_a_smooth_loss():
+    task, params = small_task()
+    vector = direction(params, 3)
+    way = measure_way(task, params, vector)
+    end = {key: value + vector[key] for key, value in params.items()}
+    assert way.rise == pytest.approx(task.mean_loss(end) - task.mean_loss(params))
+    assert way.mismatch <= way.tolerance
+    assert way.norm_squared == pytest.approx(inner(vector, vector))
+
+
+def test_way_sees_a_kink_between_its_nodes():
+    """|w| has slope and curvature everywhere but at 0, and Taylor's formula does not close across it."""
+    task = Task("kink", lambda p, b: p["w"].abs().sum() * b.sum(), [torch.ones(1, dtype=torch.float64)])
+    way = measure_way(task, {"w": torch.tensor([-0.3], dtype=torch.float64)}, {"w": torch.ones(1).double()})
+    assert way.mismatch > way.tolerance
+    assert len(way.nodes) == 17, "more nodes must be tried before the loss is called not smooth"
+
+
+def test_way_adds_nodes_only_where_needed():
+    task = Task("cube", lambda p, b: (p["w"] ** 3).sum() * b.sum(), [torch.ones(1, dtype=torch.float64)])
+    way = measure_way(task, {"w": torch.ones(2).double()}, {"w": torch.ones(2).double()})
+    assert way.hessian_products == 5
+    assert way.integral == pytest.approx(8.0)  # 2·(2³ − 1³ − 3)

@@ -1,0 +1,178 @@
+"""predict_merge: exact where it should be, honest where it is not, and never by evaluating the merge."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from diagnostics import InputError, MergeProblem, Task, predict_merge
+from diagnostics.inputs.zoo import quadratic_problem
+from diagnostics.results import Estimate, Status, Verdict
+from diagnostics.verdicts.mergeability import _verdict
+
+
+def linear_problem(contradiction=False, count=60):
+    """Two tasks on disjoint inputs of a linear model, or on the same inputs with opposite labels."""
+    generator = torch.Generator().manual_seed(0)
+    tasks, experts = {}, {}
+    for index, name in enumerate(["first", "second"]):
+        inputs = torch.zeros(count, 4, dtype=torch.float64)
+        columns = [0, 1] if contradiction or index == 0 else [2, 3]
+        inputs[:, columns] = torch.randn(count, 2, generator=generator, dtype=torch.float64)
+        targets = (inputs[:, columns[0]] > 0).long()
+        sign = -1 if contradiction and index == 1 else 1
+        model = nn.Linear(4, 2, bias=False).double()
+        tasks[name] = Task.from_module(
+            name, model, nn.functional.cross_entropy, (inputs, targets if sign > 0 else 1 - targets), batch_size=25
+        )
+        weight = torch.zeros(2, 4, dtype=torch.float64)
+        weight[0, columns[0]], weight[1, columns[0]] = -3.0 * sign, 3.0 * sign
+        experts[name] = {"weight": weight}
+    return MergeProblem({"weight": torch.zeros(2, 4, dtype=torch.float64)}, experts, tasks)
+
+
+@settings(max_examples=20)
+@given(first=st.floats(0.1, 1.5), second=st.floats(0.1, 1.5))
+def test_exact_for_a_model_that_is_linear_in_its_parameters(first, second):
+    problem = linear_problem()
+    found = predict_merge(problem, {"first": first, "second": second})
+    merged = problem.merged({"first": first, "second": second})
+    for name, task in found.tasks.items():
+        assert task.loss.value == pytest.approx(problem.tasks[name].mean_loss(merged), abs=1e-9)
+        assert task.score.value == pytest.approx(problem.tasks[name].score(merged))
+        assert "expansion +-" in task.retention.evidence
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 1000), a=st.floats(0, 1.5), b=st.floats(0, 1.5))
+def test_exact_for_quadratic_losses_without_outputs(seed, a, b):
+    generator = torch.Generator().manual_seed(seed)
+    root = torch.randn(2, 3, 3, generator=generator, dtype=torch.float64)
+    problem = quadratic_problem(
+        root @ root.transpose(1, 2), torch.randn(2, 3, generator=generator, dtype=torch.float64)
+    )
+    found = predict_merge(problem, [a, b])
+    for name in problem.names:
+        truth = problem.tasks[name].mean_loss(problem.merged([a, b]))
+        assert found.tasks[name].loss.value == pytest.approx(truth, abs=1e-8)
+        assert math.isnan(found.tasks[name].retention.value)
+    assert found.verdict is Verdict.UNDECIDED, "without a score nothing is known about retention"
+
+
+def test_disjoint_tasks_are_supported_and_contradictory_ones_refuted():
+    assert predict_merge(linear_problem(), 1.0).verdict is Verdict.SUPPORTED
+    assert predict_merge(linear_problem(contradiction=True), {"first": 0.5, "second": 1.0}).verdict is Verdict.REFUTED
+
+
+def test_the_merge_is_never_evaluated():
+    """Every parameter point that the model sees is recorded; none of them is the merge or close to it."""
+    seen = []
+
+    class Recorded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(2, 3, dtype=torch.float64))
+
+        def forward(self, x):
+            point = self.weight
+            while torch._C._functorch.is_functorch_wrapped_tensor(point):
+                point = torch._C._functorch.get_unwrapped(point)
+            seen.append(torch.autograd.forward_ad.unpack_dual(point).primal.detach().clone())
+            return x @ self.weight.T
+
+    data = (torch.randn(8, 3, dtype=torch.float64), torch.arange(8) % 2)
+    tasks = {name: Task.from_module(name, Recorded(), nn.functional.cross_entropy, data) for name in "ab"}
+    experts = {name: {"weight": torch.full((2, 3), value).double()} for name, value in {"a": 1.0, "b": 7.0}.items()}
+    problem = MergeProblem({"weight": torch.zeros(2, 3).double()}, experts, tasks)
+    merged = problem.merged(0.4)["weight"]
+    seen.clear()
+    predict_merge(problem, 0.4)
+    assert len(seen) > 10
+    assert min(float((point - merged).abs().max()) for point in seen) > 0.1
+
+
+def test_contradiction_names_the_partner_first():
+    found = predict_merge(linear_problem(contradiction=True), {"first": 0.5, "second": 1.0})
+    worst = found.reasons[0]
+    assert (worst.task, worst.cause, worst.partner) == ("first", "interference", "second")
+    assert "second at 1 interferes" in str(worst)
+    effects = [reason.retention for reason in found.reasons]
+    assert effects == sorted(effects)
+
+
+def test_own_scaling_is_told_apart_from_interference():
+    reasons = predict_merge(linear_problem(), {"first": 0.2, "second": 1.0}).reasons
+    assert all(reason.cause == "own scaling" for reason in reasons)
+    assert any(reason.task == "first" and reason.loss > 0 for reason in reasons)
+
+
+def test_interval_narrows_with_more_examples():
+    widths = []
+    for count in (20, 200):
+        loss = predict_merge(linear_problem(contradiction=True, count=count), [0.9, 0.3]).tasks["first"].loss
+        widths.append(loss.upper - loss.lower)
+    assert widths[0] > 2 * widths[1]
+
+
+def test_interval_covers_what_the_two_sides_disagree_about():
+    """Outputs cubic in the parameters: neither side measures the mixed term exactly, and the interval says so."""
+
+    class Cubic(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+
+        def forward(self, x):
+            logit = x * (self.w[0] + 2 * self.w[1] + self.w[0] ** 2 * self.w[1])
+            return torch.stack([-logit, logit], dim=1)
+
+    data = (torch.linspace(-1, 1, 40, dtype=torch.float64), (torch.linspace(-1, 1, 40) > 0).long())
+    tasks = {name: Task.from_module(name, Cubic(), nn.functional.cross_entropy, data) for name in "ab"}
+    experts = {name: {"w": torch.eye(2, dtype=torch.float64)[index]} for index, name in enumerate("ab")}
+    problem = MergeProblem({"w": torch.zeros(2, dtype=torch.float64)}, experts, tasks)
+    for value in (0.4, 0.8, 1.2):
+        loss = predict_merge(problem, value).tasks["a"].loss
+        truth = problem.tasks["a"].mean_loss(problem.merged(value))
+        assert loss.value != pytest.approx(truth, abs=1e-6) and loss.lower <= truth <= loss.upper
+
+
+def test_cost_is_counted_and_paid_once():
+    problem = linear_problem()
+    first = predict_merge(problem, 0.5)
+    assert (first.cost.forwards, first.cost.jvps) == (2 * 7, 2 * 4)
+    problem.cached(("outputs", "first"), lambda: pytest.fail("the table must be reused"))
+    assert predict_merge(problem, 1.0).cost == first.cost
+
+
+@pytest.mark.parametrize(
+    ("parts", "whole"),
+    [
+        ([Verdict.SUPPORTED, Verdict.SUPPORTED], Verdict.SUPPORTED),
+        ([Verdict.SUPPORTED, Verdict.UNDECIDED], Verdict.UNDECIDED),
+        ([Verdict.UNDECIDED, Verdict.REFUTED], Verdict.REFUTED),
+    ],
+)
+def test_the_worst_task_decides(parts, whole):
+    assert _verdict(parts) is whole
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "status", "expected"),
+    [
+        (0.91, 0.99, Status.CONVERGED, Verdict.SUPPORTED),
+        (0.80, 0.89, Status.CONVERGED, Verdict.REFUTED),
+        (0.85, 0.95, Status.CONVERGED, Verdict.UNDECIDED),
+        (0.91, 0.99, Status.TAINTED, Verdict.UNDECIDED),
+    ],
+)
+def test_an_interval_across_the_threshold_or_an_untrusted_one_decides_nothing(lower, upper, status, expected):
+    assert Estimate((lower + upper) / 2, lower, upper, 0.9, status).against(0.9) is expected
+
+
+@pytest.mark.parametrize(("options", "message"), [({"method": "ties"}, "method"), ({"tolerance": 1.5}, "tolerance")])
+def test_bad_settings_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        predict_merge(linear_problem(), 0.5, **options)
