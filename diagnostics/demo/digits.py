@@ -52,7 +52,7 @@ RECIPES = {
     "parity": Recipe("odd or even, a head of its own", _same, lambda y: y % 2, 2),
     "loops": Recipe("has a closed loop (0, 6, 8, 9), a head of its own", _same, lambda y: _LOOPS[y], 2),
     "reversed": Recipe("9 minus the digit on the same images (contradicts digits)", _same, lambda y: 9 - y),
-    "next": Recipe("the next digit on the same images (contradicts digits)", _same, lambda y: (y + 1) % 10),
+    "large": Recipe("five or more, a head of its own", _same, lambda y: (y >= 5).long(), 2),
 }
 
 

@@ -193,10 +193,10 @@ class _Expansion:
         if mean.scores is None or own.scores is None or own.score == 0:
             undefined = Estimate(math.nan, math.nan, math.nan, _CONFIDENCE, Status.UNDEFINED, "the task has no score")
             return TaskPrediction(loss, undefined, undefined, own.loss, own.score)
-        score = self._estimate({v: r.score for v, r in readings.items()}, reach, mean.scores)
-        ratio = mean.score / own.score
-        paired = (mean.scores - ratio * own.scores) / own.score
-        retention = self._estimate({v: r.score / own.score for v, r in readings.items()}, reach, paired)
+        floor = 0.0 if float(torch.minimum(mean.scores, own.scores).min()) >= 0 else -math.inf
+        score = self._estimate({v: r.score for v, r in readings.items()}, reach, mean.scores, floor)
+        paired = (mean.scores - mean.score / own.score * own.scores) / own.score
+        retention = self._estimate({v: r.score / own.score for v, r in readings.items()}, reach, paired, floor)
         return TaskPrediction(loss, score, retention, own.loss, own.score)
 
     def reasons(self, lambdas: Mapping[str, float]) -> list[Reason]:
@@ -246,7 +246,9 @@ class _Expansion:
         scores = None if score is None else torch.cat([score(out, batch).double() for out, batch in pairs])
         return _Reading(torch.cat(losses), scores)
 
-    def _estimate(self, values: Mapping[str, float], reach: float, examples: Tensor) -> Estimate:
+    def _estimate(
+        self, values: Mapping[str, float], reach: float, examples: Tensor, floor: float = -math.inf
+    ) -> Estimate:
         """Join the disagreement of the variants and the sampling error of the examples into one interval."""
         value = values["mean"]
         corners = max(abs(values["first"] - value), abs(values["second"] - value))
@@ -255,7 +257,7 @@ class _Expansion:
         half = math.hypot(expansion, sampling)
         status = Status.CONVERGED if math.isfinite(half) else Status.UNDEFINED
         evidence = f"expansion +-{expansion:.2g}, sampling +-{sampling:.2g} over {len(examples)} examples"
-        return Estimate(value, value - half, value + half, _CONFIDENCE, status, evidence)
+        return Estimate(value, max(value - half, floor), value + half, _CONFIDENCE, status, evidence)
 
 
 def _spread(losses: Tensor, task: Task, index: int) -> Tensor:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from diagnostics.results import Result, Verdict
+from diagnostics.results import Estimate, Result, Verdict
 from diagnostics.verdicts.mergeability import MergePrediction
 
-__all__ = ["Outcome", "PredictorScore", "Scorecard", "score_predictions"]
+__all__ = ["Baseline", "Outcome", "PredictorScore", "Scorecard", "score_predictions"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,19 @@ class Outcome(Result):
     def kept(self) -> bool:
         """Whether every task kept its share of its expert's score."""
         return min(self.retention.values()) >= 1 - self.prediction.tolerance
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Another predictor of the same merges.
+
+    Attributes:
+        values: For each outcome a value per task, larger for a better expected outcome.
+        is_retention: Whether the values are retentions, so that their error has a meaning.
+    """
+
+    values: Sequence[Mapping[str, float]]
+    is_retention: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,14 +92,12 @@ class Scorecard(Result):
     predictors: dict[str, PredictorScore]
 
 
-def score_predictions(
-    outcomes: Sequence[Outcome], baselines: Mapping[str, Sequence[Mapping[str, float]]] | None = None
-) -> Scorecard:
+def score_predictions(outcomes: Sequence[Outcome], baselines: Mapping[str, Baseline] | None = None) -> Scorecard:
     """Score predictions, and baselines beside them, against what was measured.
 
     Args:
         outcomes: Predictions with their measured outcomes.
-        baselines: For each baseline a value per outcome and task, larger for a better expected outcome.
+        baselines: Other predictors of the same merges, by name.
 
     Returns:
         The scorecard.
@@ -94,40 +105,38 @@ def score_predictions(
     pairs = [(outcome, name) for outcome in outcomes for name in outcome.prediction.tasks]
     predicted = [outcome.prediction.tasks[name] for outcome, name in pairs]
     retention = np.array([outcome.retention[name] for outcome, name in pairs])
-    gap = np.array([outcome.loss[name] - outcome.expert_loss[name] for outcome, name in pairs])
+    loss = np.array([outcome.loss[name] for outcome, name in pairs])
+    gap = loss - np.array([outcome.expert_loss[name] for outcome, name in pairs])
+    kept = np.array([outcome.kept for outcome in outcomes])
+
+    def scored(values: np.ndarray, gaps: np.ndarray, is_retention: bool) -> PredictorScore:
+        ends = np.cumsum([len(outcome.prediction.tasks) for outcome in outcomes])[:-1]
+        worst = np.array([part.min() for part in np.split(values, ends)])
+        error = float(np.abs(values - retention).mean()) if is_retention else math.nan
+        return PredictorScore(error, _pearson(values, retention), _spearman(gaps, gap), _auc(worst, kept))
+
     ours = np.array([task.retention.value for task in predicted])
     our_gap = np.array([task.loss.value - task.expert_loss for task in predicted])
-    kept = np.array([outcome.kept for outcome in outcomes])
-    lowest = np.array([min(t.retention.value for t in o.prediction.tasks.values()) for o in outcomes])
-    predictors = {
-        "output expansion": PredictorScore(
-            float(np.abs(ours - retention).mean()),
-            _pearson(ours, retention),
-            _spearman(our_gap, gap),
-            _auc(lowest, kept),
-        )
-    }
-    for label, values in (baselines or {}).items():
-        flat = np.array(
-            [row[name] for row, outcome in zip(values, outcomes, strict=True) for name in outcome.prediction.tasks]
-        )
-        worst = np.array([min(row.values()) for row in values])
-        predictors[label] = PredictorScore(
-            math.nan, _pearson(flat, retention), _spearman(-flat, gap), _auc(worst, kept)
-        )
-    inside = [t.retention.lower <= value <= t.retention.upper for t, value in zip(predicted, retention, strict=True)]
-    measured = [outcome.loss[name] for outcome, name in pairs]
-    loss_inside = [t.loss.lower <= value <= t.loss.upper for t, value in zip(predicted, measured, strict=True)]
+    predictors = {"output expansion": scored(ours, our_gap, True)}
+    for label, baseline in (baselines or {}).items():
+        rows = zip(baseline.values, outcomes, strict=True)
+        flat = np.array([row[name] for row, outcome in rows for name in outcome.prediction.tasks])
+        predictors[label] = scored(flat, -flat, baseline.is_retention)
     return Scorecard(
         merges=len(outcomes),
         pairs=len(pairs),
         failures=int((~kept).sum()),
         verdicts=_table(outcomes),
-        retention_coverage=float(np.mean(inside)),
-        loss_coverage=float(np.mean(loss_inside)),
+        retention_coverage=_coverage([task.retention for task in predicted], retention),
+        loss_coverage=_coverage([task.loss for task in predicted], loss),
         confidence=predicted[0].retention.confidence,
         predictors=predictors,
     )
+
+
+def _coverage(estimates: Sequence[Estimate], measured: np.ndarray) -> float:
+    """Share of intervals that hold the measured value."""
+    return float(np.mean([e.lower <= value <= e.upper for e, value in zip(estimates, measured, strict=True)]))
 
 
 def _table(outcomes: Sequence[Outcome]) -> dict[str, dict[str, int]]:

@@ -1,0 +1,9 @@
+"""Every benchmark runs from end to end on the sample that is shipped with it."""
+
+from benchmarks import minilm_bounds
+
+
+def test_minilm_bounds_dry_run(capsys):
+    minilm_bounds.main(["--quick"])
+    printed = capsys.readouterr().out
+    assert "Bounds over" in printed and "Predictions (no merge evaluated)" in printed
