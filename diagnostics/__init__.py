@@ -9,12 +9,15 @@ from diagnostics.inputs.tasks import Task
 from diagnostics.measures.curvature import gradient, hessian_vector_product
 from diagnostics.measures.geometry import Geometry, geometry
 from diagnostics.measures.spectra import SpectralNorm, spectral_norm
+from diagnostics.report import plotting as _plotting
 from diagnostics.results import Assumption, Cost, Estimate, Status, Verdict
 from diagnostics.theory.loss_gap import BoundReport
 from diagnostics.verdicts.loss_gaps import addition_bounds, negation_bounds, out_of_distribution_bound
 from diagnostics.verdicts.mergeability import MergePrediction, TaskPrediction, predict_merge
 
 __version__ = "0.1.0"
+
+del _plotting  # importing it is what gives results their pictures
 
 __all__ = [
     "Assumption",

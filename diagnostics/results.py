@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from enum import StrEnum
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Assumption", "Cost", "Estimate", "Result", "Status", "Verdict", "plain", "worst"]
+__all__ = ["Assumption", "Cost", "Estimate", "Result", "Status", "Verdict", "paint", "plain", "worst"]
 
 
 class Status(StrEnum):
@@ -80,8 +81,33 @@ class Verdict(StrEnum):
     UNDECIDED = "undecided"
 
 
+@functools.singledispatch
+def paint(result: Result, ax: Any) -> Any:
+    """Draw a result; the report package registers a picture for each class that has one.
+
+    Args:
+        result: The result.
+        ax: Matplotlib axes, or ``None`` for new ones.
+
+    Raises:
+        TypeError: If results of this class have no picture.
+    """
+    raise TypeError(f"{type(result).__name__} has no picture; print it, or use to_dict()")
+
+
 class Result:
-    """Base of result classes: a readable ``str`` and a JSON-ready ``to_dict``."""
+    """Base of result classes: a readable ``str``, a JSON-ready ``to_dict``, and ``plot`` where a picture helps."""
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the result, where a picture says more than its text.
+
+        Args:
+            ax: Matplotlib axes; new ones by default.
+
+        Returns:
+            The axes.
+        """
+        return paint(self, ax)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain dictionaries, lists, strings and numbers.

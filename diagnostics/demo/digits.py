@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -150,10 +151,22 @@ def _train(
 ) -> None:
     """Train in place with AdamW on shuffled batches of 64."""
     optimiser = torch.optim.AdamW(parameters or model.parameters(), lr=rate, weight_decay=0.0)
-    for inputs, targets in _batches(data, steps, seed):
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(model(inputs), targets).backward()
-        optimiser.step()
+    with _one_thread():
+        for inputs, targets in _batches(data, steps, seed):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(model(inputs), targets).backward()
+            optimiser.step()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Batches this small lose more to waking threads than they gain, and one thread gives the same result anywhere."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _batches(data: Split, steps: int, seed: int) -> Iterator[Split]:

@@ -208,7 +208,10 @@ class _Expansion:
             if partner != self.name:
                 joined = self._read(self._outputs({**alone, partner: value}, "mean"))
                 reasons.append(self._reason("interference", partner, value, scaled, joined))
-        return [reason for reason in reasons if reason.retention < 0 or reason.loss > 0]
+        # An expert at its own coefficient of 1 differs from itself by rounding alone.
+        return [
+            reason for reason in reasons if reason.retention < 0 or reason.loss > 1e-6 * (1 + abs(self.expert.loss))
+        ]
 
     def _reason(self, cause: str, partner: str, value: float, before: _Reading, after: _Reading) -> Reason:
         change = (after.score - before.score) / self.expert.score if self.expert.score else math.nan

@@ -74,7 +74,20 @@ def bound(name: str, gap: float = 0.12, constant: float | None = 1.9) -> BoundRe
     best, label = chain[3][1], chain[3][0]
     interval, tainted = (387.0, 401.0), Status.TAINTED
     return BoundReport(
-        name, "addition (2.1)", gap, 389.0, interval, chain, best, label, True, assumptions, tainted, 0.4, constant, quantities
+        name,
+        "addition (2.1)",
+        gap,
+        389.0,
+        interval,
+        chain,
+        best,
+        label,
+        True,
+        assumptions,
+        tainted,
+        0.4,
+        constant,
+        quantities,
     )
 
 
@@ -91,7 +104,9 @@ def prediction(names: Sequence[str] = NAMES, level: float = 0.5, verdict: Verdic
         scored = i < len(names) - 1
         kept = estimate(0.99 - 0.09 * i * 2 * level, 0.03) if scored else undefined()
         score = estimate(0.88 - 0.08 * i, 0.03) if scored else undefined()
-        tasks[name] = TaskPrediction(estimate(0.5 + 0.2 * i, 0.06), score, kept, 0.42 + 0.1 * i, 0.89 if scored else math.nan)
+        tasks[name] = TaskPrediction(
+            estimate(0.5 + 0.2 * i, 0.06), score, kept, 0.42 + 0.1 * i, 0.89 if scored else math.nan
+        )
     reasons = (
         Reason(names[2], "own scaling", "", level, -0.11, 0.2),
         Reason(names[2], "interference", names[0], level, -0.05, 0.12),
@@ -119,7 +134,11 @@ def scorecard() -> Scorecard:
         merges=3,
         pairs=12,
         failures=2,
-        verdicts={"supported": {"kept": 1, "lost": 0}, "refuted": {"kept": 0, "lost": 1}, "undecided": {"kept": 0, "lost": 1}},
+        verdicts={
+            "supported": {"kept": 1, "lost": 0},
+            "refuted": {"kept": 0, "lost": 1},
+            "undecided": {"kept": 0, "lost": 1},
+        },
         retention_coverage=0.917,
         loss_coverage=0.833,
         confidence=0.9,

@@ -1,0 +1,36 @@
+"""Libraries that only reports need, imported when a report is made."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from diagnostics.errors import InputError
+
+__all__ = ["require"]
+
+
+def require(module: str) -> ModuleType:
+    """Import a module of an optional dependency.
+
+    Args:
+        module: Its dotted name.
+
+    Returns:
+        The module.
+
+    Raises:
+        InputError: If it is not installed; the message says how to install it.
+
+    Example:
+        >>> require("json").__name__
+        'json'
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.split(".")[0]
+        raise InputError(
+            f"an HTML report needs {package}, which cannot be imported ({error}); "
+            "install it with: pip install 'task-arithmetic-diagnostics[report]'"
+        ) from error

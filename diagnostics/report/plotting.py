@@ -1,0 +1,41 @@
+"""``result.plot()``: the picture that the report page shows for a result, on matplotlib axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diagnostics.measures.geometry import Geometry
+from diagnostics.report.bounds_chart import chain_figure
+from diagnostics.report.document import Figure
+from diagnostics.report.extras import require
+from diagnostics.report.geometry_section import geometry_section
+from diagnostics.report.prediction_section import prediction_section
+from diagnostics.results import paint
+from diagnostics.theory.loss_gap import BoundReport
+from diagnostics.verdicts.mergeability import MergePrediction
+
+__all__: list[str] = []
+
+
+@paint.register
+def _geometry(result: Geometry, ax: Any) -> Any:
+    return _on_axes(geometry_section(result).figures[0], ax)
+
+
+@paint.register
+def _bounds(result: BoundReport, ax: Any) -> Any:
+    return _on_axes(chain_figure("", {result.name: result}), ax)
+
+
+@paint.register
+def _prediction(result: MergePrediction, ax: Any) -> Any:
+    return _on_axes(prediction_section(result).figures[0], ax)
+
+
+def _on_axes(figure: Figure, ax: Any) -> Any:
+    """Draw on the axes given, or on new ones of the figure's own size."""
+    if ax is None:
+        pyplot = require("matplotlib.pyplot")
+        _, ax = pyplot.subplots(figsize=(figure.width / 72, figure.height / 72), layout="constrained")
+    figure.paint(ax)
+    return ax
