@@ -140,8 +140,13 @@ def _alone(problem: MergeProblem, name: str, coefficient: float) -> float:
 
 
 def _most_instructive(outcomes: list[Outcome]) -> Outcome:
-    """The merge that loses most of a task although it is sure to: the page explains it as an example."""
-    return min(outcomes, key=lambda outcome: min(t.retention.upper for t in outcome.prediction.tasks.values()))
+    """The pair in which one expert hurts the other most: the page explains it as an example."""
+    pairs = [outcome for outcome in outcomes if len(outcome.loss) == 2]
+
+    def interference(outcome: Outcome) -> float:
+        return min((r.retention for r in outcome.prediction.reasons if r.cause == "interference"), default=0.0)
+
+    return min(pairs, key=interference)
 
 
 def _curve(demo: DigitsDemo, steps: int) -> Section:

@@ -35,6 +35,9 @@ class _Point(NamedTuple):
         return math.isfinite(self.predicted.value) and math.isfinite(self.measured)
 
 
+_PROMISE: dict[bool | None, Tone] = {True: "good", None: "unsure", False: "bad"}
+
+
 def outcomes_headline(outcomes: Sequence[Outcome], scorecard: Scorecard) -> Headline:
     """Say in a sentence how the predictions did.
 
@@ -127,8 +130,8 @@ def _coverage(scorecard: Scorecard) -> Table:
     measured = {"retention": scorecard.retention_coverage, "loss": scorecard.loss_coverage}
     rows: list[Row] = []
     for name, share in measured.items():
-        kept = share >= scorecard.confidence
-        rows.append([name, percent(scorecard.confidence), Cell(percent(share), "good" if kept else "bad")])
+        tone = _PROMISE[scorecard.keeps_promise(share)]
+        rows.append([name, percent(scorecard.confidence), Cell(percent(share), tone)])
     return Table.of(
         f"Intervals: promised and held, over {plural(scorecard.pairs, 'pair')} of merge and task",
         ["Quantity", "Promised", "Held"],

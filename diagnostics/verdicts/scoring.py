@@ -91,6 +91,25 @@ class Scorecard(Result):
     confidence: float
     predictors: dict[str, PredictorScore]
 
+    def keeps_promise(self, coverage: float) -> bool | None:
+        """Whether a coverage is what the confidence promises.
+
+        Args:
+            coverage: A share of intervals that hold the measured value.
+
+        Returns:
+            ``None`` where it is short by less than two standard errors of independent pairs.
+
+        Example:
+            >>> card = Scorecard(100, 100, 0, {}, 0.87, 0.80, 0.9, {})
+            >>> card.keeps_promise(0.95), card.keeps_promise(0.87), card.keeps_promise(0.80)
+            (True, None, False)
+        """
+        if coverage >= self.confidence:
+            return True
+        error = math.sqrt(self.confidence * (1 - self.confidence) / self.pairs)
+        return None if coverage >= self.confidence - 2 * error else False
+
 
 def score_predictions(outcomes: Sequence[Outcome], baselines: Mapping[str, Baseline] | None = None) -> Scorecard:
     """Score predictions, and baselines beside them, against what was measured.

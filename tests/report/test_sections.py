@@ -152,8 +152,11 @@ class TestOutcomes:
         assert column(table, "Predictor")[0] == "output expansion"
         assert column(table, "Mean retention error") == ["1.3 points", "undefined", "undefined"]
 
-    def test_coverage_below_the_promise_is_bad(self):
-        assert [row[2].tone for row in self.section.tables[2].rows] == ["good", "bad"]
+    def test_coverage_below_the_promise_is_bad_unless_chance_explains_it(self):
+        assert [row[2].tone for row in self.section.tables[2].rows] == ["good", "unsure"]
+        card = dataclasses.replace(samples.scorecard(), pairs=1200)
+        section = outcomes_section(samples.outcomes(), card)
+        assert [row[2].tone for row in section.tables[2].rows] == ["good", "bad"]
 
     def test_pairs_that_cannot_be_drawn_are_counted(self):
         assert "Not drawn, because undefined: 3." in self.section.figures[0].caption
