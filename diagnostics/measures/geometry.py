@@ -54,7 +54,9 @@ class Geometry(Result):
     @property
     def cosine(self) -> Tensor:
         """cos(τ_i, τ_j), [T, T]; NaN where a vector is zero and so has no direction."""
-        scale = self.norms[:, None] * self.norms[None, :]
+        squares = self.gram.diagonal().clamp_min(0)
+        # One root of the product, so that identical vectors have a cosine of exactly one.
+        scale = torch.outer(squares, squares).sqrt()
         return torch.where(scale > 0, (self.gram / scale).clamp(-1, 1), math.nan)
 
     @property
