@@ -1,9 +1,9 @@
 """Loss-gap bounds and predictions on MiniLM experts of real text tasks: gap, chain, L, L^S, loss and retention.
 
-    python -m benchmarks.minilm.experts          # once: fine-tunes the experts (20 minutes on 2 cores)
-    python -m benchmarks.minilm_bounds           # resumes where it stopped; results/minilm_bounds.json
-    python -m benchmarks.minilm_bounds --show    # the tables from the stored results
-    python -m benchmarks.minilm_bounds --quick   # a dry run on the sample shipped with the scripts
+python -m benchmarks.minilm.experts          # once: fine-tunes the experts (20 minutes on 2 cores)
+python -m benchmarks.minilm_bounds           # resumes where it stopped; results/minilm_bounds.json
+python -m benchmarks.minilm_bounds --show    # the tables from the stored results
+python -m benchmarks.minilm_bounds --quick   # a dry run on the sample shipped with the scripts
 """
 
 from __future__ import annotations
@@ -97,14 +97,13 @@ def run(parts: Any, out: Path, counts: tuple[int, int, int], console: Console) -
     stored = json.loads(out.read_text()) if out.exists() else {}
     rows = stored.get("rows", []) if stored.get("settings") == settings else []
     done = [row["merge"] for row in rows]
-    curved, probe, test = (
-        build(parts, split, n) for split, n in zip(("probe", "probe", "test"), counts, strict=True)
-    )
+    curved, probe, test = (build(parts, split, n) for split, n in zip(("probe", "probe", "test"), counts, strict=True))
     for merge in merges(names):
         if merge in done:
             continue
         rows.append(measure(curved, probe, test, merge))
-        write_json(out, {"settings": settings, "threads": torch.get_num_threads(), "cpu": platform.processor(), "rows": rows})
+        head = {"settings": settings, "threads": torch.get_num_threads(), "machine": platform.machine()}
+        write_json(out, {**head, "rows": rows})
         console.print(f"{len(rows)}: {', '.join(merge)} ({sum(rows[-1]['seconds'].values()):.0f} s)")
     return json.loads(out.read_text())
 
@@ -118,7 +117,8 @@ def show(stored: dict, console: Console) -> None:
     """Print the tables."""
     pairs = [(row, name, report) for row in stored["rows"] for name, report in row["bounds"].items()]
     table = Table(title="Loss gap and its bounds, per merge and task", show_lines=False)
-    for column in ("merge", "task", "gap", "best", "L^S bound", "L bound", "paper", "const", "L^S", "L", "loss", "ret."):
+    columns = ("merge", "task", "gap", "best", "L^S bound", "L bound", "paper", "const", "L^S", "L", "loss", "ret.")
+    for column in columns:
         table.add_column(column, justify="left" if column in {"merge", "task"} else "right")
     for row, name, report in pairs:
         told, was = row["prediction"]["tasks"][name], row["measured"][name]
@@ -146,9 +146,7 @@ def summary_of_bounds(pairs: list) -> Table:
     for title, key in RUNGS.items():
         ratios = [rung(report, key) / report["gap"] for _, _, report in large]
         holds = sum(report["gap"] <= rung(report, key) + 1e-6 for _, _, report in pairs)
-        useful = sum(
-            rung(report, key) + report["reference_loss"] < report["constant_loss"] for _, _, report in pairs
-        )
+        useful = sum(rung(report, key) + report["reference_loss"] < report["constant_loss"] for _, _, report in pairs)
         table.add_row(title, f"{statistics.median(ratios):.3g}", f"{holds}/{len(pairs)}", f"{useful}/{len(pairs)}")
     small = len(pairs) - len(large)
     table.caption = f"ratios over the {len(large)} pairs with a gap above {SMALL_GAP}; {small} smaller or negative gaps"

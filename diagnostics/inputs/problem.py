@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -66,16 +67,14 @@ class MergeProblem:
         dtype = _working_dtype(alignment)
         shared = {
             model: {
-                name: checkpoint.tensor(alignment.stored_name(model, name)).detach().to(dtype)
-                for name in alignment.shared
+                name: _lifted(checkpoint.tensor(alignment.stored_name(model, name)), dtype) for name in alignment.shared
             }
             for model, checkpoint in opened.items()
         }
         self.base = shared.pop(BASE)
         self.experts = shared
         self.private = {
-            name: {key: opened[name].tensor(key).detach().to(dtype) for key in alignment.private[name]}
-            for name in experts
+            name: {key: _lifted(opened[name].tensor(key), dtype) for key in alignment.private[name]} for name in experts
         }
         # Every measure sees a task as a function of the shared parameters alone.
         self.tasks = {name: tasks[name].bind(self.private[name]) for name in self.names}
@@ -85,6 +84,54 @@ class MergeProblem:
         self._memo: dict[Any, Any] = {}
         for name, task in self.tasks.items():
             task.check(self.experts[name])
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        base: str | Path,
+        experts: Mapping[str, str | Path],
+        data: Mapping[str, str | Path],
+        *,
+        kind: str = "sequence-classification",
+        private: Sequence[str] = (),
+        columns: Mapping[str, str] | None = None,
+        batch_size: int | None = None,
+        max_length: int | None = None,
+    ) -> MergeProblem:
+        """Build a problem from folders that transformers or PEFT wrote and a data file for each expert.
+
+        Args:
+            base: The base's folder, with weights and tokenizer.
+            experts: Folders of the experts by name, whole models or PEFT adapters.
+            data: A data file for each expert: JSON lines with ``text`` and ``label`` (or ``x`` and ``y``), or
+                ``.safetensors`` with ``inputs`` and ``targets``.
+            kind: ``"sequence-classification"``, or ``"module:function"`` for tasks of your own, where
+                ``function(name, base=…, expert=…, data=…)`` gets the paths and returns a :class:`Task`.
+            private: Names or glob patterns of parameters that are not merged. A classification head that does not
+                fit in every model, or that the base lacks, is private without being named.
+            columns: Names of the keys or tensors in the data files, as ``{"text": …, "label": …}``.
+            batch_size: Examples per batch, 64 by default.
+            max_length: Tokens per text; by default what tokenizer and model allow. Longer texts are cut, with a
+                ``TruncationWarning``.
+
+        Returns:
+            The problem.
+
+        Raises:
+            InputError: If names, folders, data or models do not fit together.
+        """
+        from diagnostics.inputs.pretrained import load_problem  # it needs this module
+
+        return load_problem(
+            base,
+            experts,
+            data,
+            kind=kind,
+            private=private,
+            columns=columns,
+            batch_size=batch_size,
+            max_length=max_length,
+        )
 
     def __repr__(self) -> str:
         count = sum(value.numel() for value in self.base.values())
@@ -176,6 +223,11 @@ def _check_names(experts: Mapping[str, Source], tasks: Mapping[str, Task]) -> No
             "experts and tasks must have the same names and there must be at least one; "
             f"experts without a task: {lone_experts}, tasks without an expert: {lone_tasks}"
         )
+
+
+def _lifted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor in the working dtype; integers (positions, say) stay what they are."""
+    return tensor.detach().to(dtype) if tensor.is_floating_point() else tensor.detach()
 
 
 def _working_dtype(alignment: Alignment) -> torch.dtype:

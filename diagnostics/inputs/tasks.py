@@ -275,7 +275,7 @@ class _FunctionalModule:
         if missing or unknown:
             raise InputError(
                 f"task {self.task!r}: the parameters do not fit the module; missing {sorted(missing)}, "
-                f"unknown {sorted(unknown)}. Pass all of dict(module.named_parameters()), or name a subset with parameters="
+                f"unknown {sorted(unknown)}. Pass all of dict(module.named_parameters()), or name some by parameters="
             )
 
 

@@ -79,6 +79,15 @@ def test_private_heads_of_different_width_stay_with_their_task():
         assert found.tasks[name].mean_loss(found.merged(0.5)) == pytest.approx(tasks[name].mean_loss(moved))
 
 
+def test_private_integers_stay_integers():
+    """A private table of positions is an index, and must not come back as floats."""
+    tasks = {"a": Task("a", lambda p, b: p["w"][p["rows"]].sum() + 0 * b.sum(), [torch.zeros(1)])}
+    expert = {"w": torch.ones(3), "rows": torch.tensor([0, 2])}
+    found = MergeProblem({"w": torch.zeros(3), "rows": torch.tensor([1, 1])}, {"a": expert}, tasks, private=["rows"])
+    assert found.private["a"]["rows"].dtype == torch.int64
+    assert found.tasks["a"].mean_loss(found.experts["a"]) == 2.0
+
+
 def test_undeclared_heads_are_refused_by_name():
     task, params = small_task()
     wider = {**params, "2.weight": torch.zeros(7, 4, dtype=torch.float64)}

@@ -4,7 +4,7 @@ import io
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -49,11 +49,12 @@ def test_lines_fit(case, width):
     assert not wide, f"{len(wide)} lines are wider than {width}, the first: {wide[:1]}"
 
 
+@settings(max_examples=40)
 @given(tables())
 def test_any_table_fits_and_keeps_its_short_words_whole(table):
     text = rendered(only(table))
     assert all(cell_len(line.rstrip()) <= 80 for line in text.splitlines())
-    words = {word for row in table.rows for cell in row for word in cell.text.split()}
+    words = {word for row in table.rows for cell in row for word in cell.text.split() if cell_len(word) <= 20}
     missing = {word for word in words if word not in text}
     assert not missing, f"broken or lost: {missing}"
 

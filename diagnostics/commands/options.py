@@ -1,0 +1,101 @@
+"""Options of the command line, checked before any long work."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diagnostics.errors import InputError
+from diagnostics.report.extras import require
+
+__all__ = ["CoefficientsOption", "HtmlOption", "JsonOption", "QuietOption", "parse_coefficients"]
+
+
+def _json_file(path: Path | None) -> Path | None:
+    """Refuse a place that could not be written to in the end."""
+    return _writable("--json", path)
+
+
+def _html_file(path: Path | None) -> Path | None:
+    """Refuse a page that could not be written, or not be drawn, in the end."""
+    if path is not None:
+        for module in ("jinja2", "matplotlib"):
+            require(module)
+    return _writable("--html", path)
+
+
+def _writable(option: str, path: Path | None) -> Path | None:
+    """Refuse a file in a folder that is not there, and a folder in place of a file."""
+    if path is None:
+        return None
+    path = path.expanduser()
+    if path.is_dir():
+        raise InputError(f"{option}: expected a file; found the folder {path}. Add a file name to it.")
+    if not path.parent.is_dir():
+        raise InputError(
+            f"{option}: expected a file in a folder that is there; found {path}. Create {path.parent} first."
+        )
+    return path
+
+
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON.", callback=_json_file)
+]
+HtmlOption = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Write the report as a page with figures.", callback=_html_file),
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print no report and no progress; errors and notes still show.")
+]
+CoefficientsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--coefficients",
+        "-c",
+        metavar="0.5 | 0.5,0.3 | a=0.5,b=0.3",
+        help="How much of each expert is added; goes before the file's.",
+    ),
+]
+
+
+def parse_coefficients(text: str | None) -> float | list[float] | dict[str, float] | None:
+    """Read coefficients as they are written on the command line.
+
+    Args:
+        text: One number, several, or numbers by name; or nothing.
+
+    Returns:
+        The same as numbers.
+
+    Raises:
+        InputError: If it is none of these.
+
+    Example:
+        >>> [parse_coefficients(text) for text in ("0.5", "0.5,0.3", "a=0.5, b=-0.3")]
+        [0.5, [0.5, 0.3], {'a': 0.5, 'b': -0.3}]
+    """
+    if text is None:
+        return None
+    pairs = [part.rpartition("=") for part in text.split(",")]
+    names = [name.strip() for name, equals, _ in pairs if equals]
+    values = [_number(text, value) for _, _, value in pairs]
+    if names and (len(names) < len(pairs) or len(set(names)) < len(names)):
+        raise InputError(f"--coefficients: expected every expert named once; found {text!r}. Write a=0.5,b=0.3.")
+    if names:
+        return dict(zip(names, values, strict=True))
+    return values if len(values) > 1 else values[0]
+
+
+def _number(text: str, part: str) -> float:
+    """A finite number."""
+    try:
+        value = float(part)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"--coefficients: expected numbers; found {part!r} in {text!r}. Write 0.5 or a=0.5,b=0.3.")
+    return value

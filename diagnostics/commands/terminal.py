@@ -1,0 +1,148 @@
+"""What the command line says: reports on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+
+from diagnostics.errors import InputError
+from diagnostics.inputs.encoding import TruncationWarning
+from diagnostics.report.document import Document, Headline, Section
+from diagnostics.report.files import write_atomic
+from diagnostics.report.html import render_html
+from diagnostics.report.json import write_json
+from diagnostics.report.provenance import footer
+from diagnostics.report.text import render_text
+from diagnostics.report.wording import clean
+
+__all__ = ["Answer", "Commands", "Output"]
+
+ANSWERED, NO, WRONG_INPUT = 0, 1, 2
+
+
+class Commands(TyperGroup):
+    """Commands that answer wrong input by a message instead of a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command.
+
+        Args:
+            ctx: The command's context.
+
+        Returns:
+            What the command returns.
+
+        Raises:
+            Exit: If the input was wrong.
+        """
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            _say(f"Error: {error}", "red")
+            raise typer.Exit(WRONG_INPUT) from error
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command found out.
+
+    Attributes:
+        title: The report's title.
+        headline: The answer in a sentence.
+        sections: The report.
+        payload: The results by name, for JSON.
+        negative: Whether the answer is no.
+    """
+
+    title: str
+    headline: Headline
+    sections: tuple[Section, ...]
+    payload: Mapping[str, Any]
+    negative: bool = False
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where the answer goes.
+
+    Attributes:
+        json: File for the results.
+        html: File for the report.
+        quiet: Whether to print neither report nor progress.
+        notes: What was noted on the way, kept for the report.
+    """
+
+    json: Path | None
+    html: Path | None
+    quiet: bool
+    notes: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def working(self) -> Iterator[Callable[[str], None]]:
+        """Show progress, and note texts that were cut.
+
+        Yields:
+            A function to call with each step.
+        """
+        console = Console(stderr=True, quiet=self.quiet)
+        with warnings.catch_warnings(), console.status("starting") as status:
+            warnings.simplefilter("always", TruncationWarning)
+            warnings.showwarning = self._noting(warnings.showwarning)
+            # Where nothing can be redrawn, a log gets a line for each step.
+            yield status.update if console.is_terminal else lambda step: console.print(Text(clean(step), style="dim"))
+
+    def _noting(self, otherwise: Callable[..., None]) -> Callable[..., None]:
+        """Keep our own warnings as notes and pass on others."""
+
+        def show(message: Any, category: type[Warning], *rest: Any, **options: Any) -> None:
+            if issubclass(category, TruncationWarning):
+                self.notes.append(str(message))
+                _say(f"Note: {message}", "yellow")
+            else:
+                otherwise(message, category, *rest, **options)
+
+        return show
+
+    def give(self, answer: Answer) -> None:
+        """Give an answer, with the notes, and end with its exit status.
+
+        Args:
+            answer: The answer.
+
+        Raises:
+            Exit: If the answer is no.
+        """
+        notes = (Section("Notes on the input", tuple(self.notes)),) if self.notes else ()
+        document = Document(answer.title, answer.headline, (*answer.sections, *notes), footer())
+        self.publish(document, {**answer.payload, "notes": self.notes})
+        if answer.negative:
+            raise typer.Exit(NO)
+
+    def publish(self, document: Document, payload: Mapping[str, Any]) -> None:
+        """Write the files that were asked for and print the report.
+
+        Args:
+            document: The report.
+            payload: The results by name.
+        """
+        if self.json is not None:
+            write_json(self.json, payload)
+        if self.html is not None:
+            write_atomic(self.html, render_html(document))
+        if not self.quiet:
+            render_text(document, Console(), page=self.html)
+
+
+def _say(message: str, style: str) -> None:
+    """Print a message on stderr, unbroken so that paths in it can be copied."""
+    lines = (clean(line) for line in message.splitlines())
+    Console(stderr=True).print(Text("\n".join(lines), style=style), soft_wrap=True)

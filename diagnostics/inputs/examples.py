@@ -1,0 +1,292 @@
+"""Examples read from data files: JSON lines of texts with labels, or tensors of a safetensors file."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from diagnostics.errors import InputError
+from diagnostics.inputs.checkpoints import load_parameters
+
+__all__ = [
+    "COLUMNS",
+    "TextExamples",
+    "class_targets",
+    "is_tensor_file",
+    "listed",
+    "read_tensors",
+    "read_texts",
+    "refuse_input",
+]
+
+# What a column may be called when the caller does not say.
+COLUMNS = {"text": ("text", "x"), "label": ("label", "y"), "inputs": ("inputs",), "targets": ("targets",)}
+_PARTNERS = {"text": "label", "label": "text", "inputs": "targets", "targets": "inputs"}
+
+
+@dataclass(frozen=True)
+class TextExamples:
+    """Texts with their labels as a file has them.
+
+    Attributes:
+        path: The file.
+        texts: One text per example.
+        labels: One label per example, an int or the name of a class.
+        lines: The line that each example comes from, for messages.
+    """
+
+    path: Path
+    texts: tuple[str, ...]
+    labels: tuple[int | str, ...]
+    lines: tuple[int, ...]
+
+
+def read_texts(path: str | Path, columns: Mapping[str, str] | None = None) -> TextExamples:
+    """Read texts and labels from a file with one JSON object per line; blank lines are no examples.
+
+    Args:
+        path: The file.
+        columns: Names of the keys, as ``{"text": …, "label": …}``; by default ``text`` or ``x`` and ``label`` or
+            ``y``, whichever the first line has. Keys that are not named are not read.
+
+    Returns:
+        The examples in the order of the file.
+
+    Raises:
+        InputError: If the file is missing or empty, or a line is not an object with a text and a label.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+        ...     _ = file.write('{"text": "good", "label": 1}')
+        ...     file.flush()
+        ...     read_texts(file.name).labels
+        (1,)
+    """
+    file = Path(path).expanduser()
+    rows = list(_rows(file))
+    if not rows:
+        refuse_input(file, "at least one example, a JSON object on a line of its own", "none", "Add examples.")
+    given = columns or {}
+    text, label = (_choose(file, role, given.get(role), rows[0][1]) for role in ("text", "label"))
+    texts = tuple(_text(file, line, text, row) for line, row in rows)
+    labels = tuple(_label(file, line, label, row) for line, row in rows)
+    return TextExamples(file, texts, labels, tuple(line for line, _ in rows))
+
+
+def class_targets(examples: TextExamples, names: Mapping[str, int], classes: int) -> Tensor:
+    """Return labels as class indices.
+
+    Args:
+        examples: The examples.
+        names: Index of each class that a label may name.
+        classes: Number of classes of the model.
+
+    Returns:
+        Integer targets, [n].
+
+    Raises:
+        InputError: If a label is no class of the model.
+
+    Example:
+        >>> examples = TextExamples(Path("a.jsonl"), ("good", "bad"), ("positive", 0), (1, 2))
+        >>> class_targets(examples, {"negative": 0, "positive": 1}, 2).tolist()
+        [1, 0]
+    """
+    pairs = zip(examples.lines, examples.labels, strict=True)
+    return torch.tensor([_index(examples.path, line, label, names, classes) for line, label in pairs])
+
+
+def is_tensor_file(path: str | Path) -> bool:
+    """Say whether a data file holds tensors rather than texts.
+
+    Args:
+        path: The file.
+
+    Returns:
+        True for ``.safetensors``.
+    """
+    return Path(path).suffix == ".safetensors"
+
+
+def read_tensors(
+    path: str | Path, columns: Mapping[str, str] | None = None
+) -> tuple[Tensor | dict[str, Tensor], Tensor]:
+    """Read inputs and targets from a safetensors file.
+
+    Args:
+        path: The file.
+        columns: Names of the tensors, as ``{"inputs": …, "targets": …}``; by default just these words.
+
+    Returns:
+        ``(inputs, targets)`` with examples first; where the file has further tensors, ``inputs`` is a dict of all
+        but the targets, to be passed as keywords.
+
+    Raises:
+        InputError: If a tensor is missing, empty, not finite, or has another number of examples than the targets.
+
+    Example:
+        >>> import tempfile
+        >>> from safetensors.torch import save_file
+        >>> with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
+        ...     save_file({"inputs": torch.eye(2), "targets": torch.tensor([0, 1])}, file.name)
+        ...     read_tensors(file.name)[1]
+        tensor([0, 1])
+    """
+    file = Path(path).expanduser()
+    tensors, given = load_parameters(file), columns or {}
+    inputs, targets = (_choose(file, role, given.get(role), tensors) for role in ("inputs", "targets"))
+    for name, tensor in tensors.items():
+        _check_tensor(file, name, tensor, tensors[targets])
+    target = tensors.pop(targets)
+    return (tensors[inputs] if len(tensors) == 1 else tensors), target
+
+
+def listed(items: Iterable[str]) -> str:
+    """Return a few items, and how many more there are.
+
+    Args:
+        items: Any number of items.
+
+    Returns:
+        Their text.
+
+    Example:
+        >>> listed("abcdefg")
+        'a, b, c, d, e and 2 more'
+    """
+    shown = list(items)
+    more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
+    return ", ".join(shown[:5]) + more if shown else "none"
+
+
+def refuse_input(where: object, expected: str, found: str, remedy: str) -> NoReturn:
+    """Raise the error for models or data that cannot be used.
+
+    Args:
+        where: File, folder or setting concerned.
+        expected: What should have been there.
+        found: What was there.
+        remedy: What to do about it.
+
+    Raises:
+        InputError: Always.
+
+    Example:
+        >>> refuse_input("a.jsonl", "a text", "none", "Add one.")
+        Traceback (most recent call last):
+        diagnostics.errors.InputError: a.jsonl: expected a text; found none. Add one.
+    """
+    raise InputError(f"{where}: expected {expected}; found {found}. {remedy}")
+
+
+def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield each JSON object with the number of its line."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except OSError as error:
+        refuse_input(file, "a file with one JSON object per line", error.strerror or str(error), "Check the path.")
+    except UnicodeDecodeError as error:
+        refuse_input(file, "UTF-8 text", str(error), "Save it as UTF-8; tensors belong in a .safetensors file.")
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield number, _row(f"{file}, line {number}", line)
+
+
+def _row(where: str, line: str) -> dict[str, Any]:
+    """One line as an object."""
+    remedy = 'Write each example on a line of its own, as {"text": "…", "label": 0}.'
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        refuse_input(where, "a JSON object", f"{_short(line)} ({error})", remedy)
+    if not isinstance(row, dict):
+        refuse_input(where, "a JSON object", _short(line), remedy)
+    return row
+
+
+def _choose(file: Path, role: str, given: str | None, present: Iterable[str]) -> str:
+    """The one name under which a file has what is looked for."""
+    keys = list(present)
+    candidates = (given,) if given else COLUMNS[role]
+    found = [name for name in candidates if name in keys]
+    expected = f"a key {' or '.join(map(repr, candidates))}"
+    if not found:
+        free = [key for key in keys if key not in COLUMNS[_PARTNERS[role]]]
+        near = difflib.get_close_matches(candidates[0], free, n=1, cutoff=0.0)
+        remedy = f"Name the one that holds the {role}: columns {{{role}: {near[0] if near else '…'}}}."
+        refuse_input(file, expected, f"only {keys}", remedy)
+    if len(found) > 1:
+        refuse_input(
+            file,
+            expected.replace("a key", "one key", 1),
+            f"both {found}",
+            f"Say which one is meant: columns {{{role}: {found[0]}}}.",
+        )
+    return found[0]
+
+
+def _value(file: Path, line: int, key: str, row: Mapping[str, Any]) -> Any:
+    """A row's value of a key that every row must have."""
+    if key not in row:
+        refuse_input(f"{file}, line {line}", f"the key {key!r}", f"only {list(row)}", "Every line needs the same keys.")
+    return row[key]
+
+
+def _text(file: Path, line: int, key: str, row: Mapping[str, Any]) -> str:
+    """A row's text."""
+    value = _value(file, line, key, row)
+    if not isinstance(value, str) or not value.strip():
+        refuse_input(f"{file}, line {line}: {key}", "a text", _short(value), "Fill the text in or remove the line.")
+    return value
+
+
+def _label(file: Path, line: int, key: str, row: Mapping[str, Any]) -> int | str:
+    """A row's label, whatever class it may stand for."""
+    value = _value(file, line, key, row)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        remedy = "Give each class an integer from 0 on, or its name; real-valued targets go in a .safetensors file."
+        refuse_input(f"{file}, line {line}: {key}", "an integer or the name of a class", _short(value), remedy)
+    return value
+
+
+def _index(file: Path, line: int, label: int | str, names: Mapping[str, int], classes: int) -> int:
+    """The class index that a label stands for."""
+    where = f"{file}, line {line}: label"
+    if isinstance(label, int):
+        if not 0 <= label < classes:
+            refuse_input(
+                where, f"a class from 0 to {classes - 1}", str(label), "Count classes from 0 as the model does."
+            )
+        return label
+    if label not in names:
+        near = difflib.get_close_matches(label, names, n=1, cutoff=0.0)
+        hint = f"Did you mean {near[0]!r}? Or give class numbers." if near else "Give class numbers."
+        refuse_input(where, f"a class of the model: {listed(map(repr, names))}", repr(label), hint)
+    return names[label]
+
+
+def _check_tensor(file: Path, name: str, tensor: Tensor, targets: Tensor) -> None:
+    """Refuse a tensor without examples, with another number of them, or with NaN or infinite values."""
+    where = f"{file}: {name}"
+    if tensor.ndim == 0 or len(tensor) == 0:
+        refuse_input(where, "at least one example, examples first", f"shape {list(tensor.shape)}", "Save it again.")
+    if targets.ndim == 0 or len(tensor) != len(targets):
+        expected = f"as many examples as targets {list(targets.shape)}"
+        refuse_input(where, expected, f"shape {list(tensor.shape)}", "Put examples first in every tensor of the file.")
+    bad = int((~tensor.isfinite()).sum())
+    if bad:
+        refuse_input(where, "finite values", f"{bad} of {tensor.numel()} NaN or infinite", "Clean the data first.")
+
+
+def _short(value: object) -> str:
+    """A value as messages give it, cut where it is long."""
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}…'"
