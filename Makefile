@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# One pinned CPU build: an open range would make pip fetch gigabytes of CUDA packages.
+# Pinned: an open range makes pip fetch the newest build. Choose another by make TORCH='torch==…'.
 TORCH  ?= torch==2.13.0
 
 # A pretrained text encoder with its weights inside; its dependencies are not needed to read them.

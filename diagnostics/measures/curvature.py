@@ -126,20 +126,35 @@ def jet(task: Task, params: Parameters, vector: Mapping[str, Tensor]) -> Jet:
 
 
 def subspace_hessian(
-    task: Task, params: Parameters, directions: Mapping[str, Mapping[str, Tensor]]
-) -> tuple[Tensor, Tensor, float]:
-    """Return the Hessian and the gradient restricted to the span of some directions (2.10).
+    task: Task,
+    params: Parameters,
+    directions: Mapping[str, Mapping[str, Tensor]],
+    known: tuple[Mapping[str, float], Mapping[str, Tensor]] | None = None,
+) -> Tensor:
+    """Return τᵀ∇²L(θ)τ, the Hessian restricted to the span of some directions (2.10).
 
     Args:
         task: The task.
         params: The point θ.
         directions: Vectors τ_1 … τ_T by name. At least one.
+        known: Weights w by direction, not all zero, and ∇²L(θ)·Σ w_j τ_j where that has been measured already: it
+            saves one product.
 
     Returns:
-        ``(τᵀ∇²L(θ)τ [T, T], τᵀ∇L(θ) [T], ‖∇L(θ)‖)``, in float64. Cost: T Hessian-vector products.
+        The symmetric matrix, [T, T], float64. Cost: T Hessian-vector products, or T − 1.
     """
-    jets = [jet(task, params, direction) for direction in directions.values()]
-    rows = [[inner(j.product, direction) for direction in directions.values()] for j in jets]
+    pivot = max(directions, key=lambda name: abs(known[0][name])) if known else None
+    products = {
+        name: flatten(jet(task, params, direction).product) for name, direction in directions.items() if name != pivot
+    }
+    if known and pivot is not None:
+        weights, product = known
+        rest = flatten({name: product[name] for name in params})
+        for name, image in products.items():
+            rest = rest - weights[name] * image
+        # The largest weight is divided by, so that rounding in the others is not amplified.
+        products[pivot] = rest / weights[pivot]
+    vectors = {name: flatten({key: direction[key] for key in params}) for name, direction in directions.items()}
+    rows = [[float(products[row].double() @ vectors[col].double()) for col in directions] for row in directions]
     matrix = torch.tensor(rows, dtype=torch.float64)
-    slope = torch.tensor([inner(jets[0].gradient, direction) for direction in directions.values()], dtype=torch.float64)
-    return (matrix + matrix.T) / 2, slope, inner(jets[0].gradient, jets[0].gradient) ** 0.5
+    return (matrix + matrix.T) / 2

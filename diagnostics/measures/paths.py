@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,7 @@ class Way:
         integral: ∫₀¹ (1−s) φ''(s) ds by interpolation through the nodes.
         tolerance: How far ``slope + integral`` may be from φ(1) − φ(0) before the loss counts as not smooth.
         hessian_products: Cost.
+        products: ∇²L(θ + s·v)v at the nodes whose products were asked for.
     """
 
     nodes: tuple[float, ...]
@@ -44,6 +45,7 @@ class Way:
     integral: float
     tolerance: float
     hessian_products: int
+    products: dict[float, dict[str, Tensor]]
 
     @property
     def rise(self) -> float:
@@ -56,7 +58,14 @@ class Way:
         return abs(self.rise - self.slope - self.integral)
 
 
-def measure_way(task: Task, start: Parameters, displacement: Mapping[str, Tensor], *, rtol: float = 0.02) -> Way:
+def measure_way(
+    task: Task,
+    start: Parameters,
+    displacement: Mapping[str, Tensor],
+    *,
+    rtol: float = 0.02,
+    keep: Collection[float] = (),
+) -> Way:
     """Measure the loss and its curvature along a way, adding nodes until Taylor's formula closes.
 
     The exact form of (2.5), φ(1) − φ(0) = φ'(0) + ∫₀¹ (1−s) φ''(s) ds, is checked against the measured ends; where
@@ -67,6 +76,7 @@ def measure_way(task: Task, start: Parameters, displacement: Mapping[str, Tensor
         start: θ, where the way begins.
         displacement: v, with the names and shapes of ``start``.
         rtol: Mismatch allowed, relative to the largest of slope, integral and total variation of the loss.
+        keep: Nodes whose Hessian products to keep; 0, ½ and 1 are always nodes.
 
     Returns:
         The measurements. Cost: one Hessian-vector product per node, 5 to 17 of them.
@@ -78,6 +88,7 @@ def measure_way(task: Task, start: Parameters, displacement: Mapping[str, Tensor
         (1.0, 1.0)
     """
     jets: dict[float, tuple[float, float, float]] = {}
+    products = {}
     gradient_norm = math.nan
     for count in _LEVELS:
         nodes = _nodes(count)
@@ -86,6 +97,8 @@ def measure_way(task: Task, start: Parameters, displacement: Mapping[str, Tensor
                 found = jet(task, shifted(start, s, displacement), displacement)
                 jets[s] = (found.value, found.slope, found.curvature)
                 gradient_norm = norm(found.gradient) if s == 0 else gradient_norm
+                if s in keep:
+                    products[s] = found.product
         values, curvatures = [jets[s][0] for s in nodes], [jets[s][2] for s in nodes]
         integral = float(np.dot(_weights(count), curvatures))
         slope = jets[0.0][1]
@@ -103,6 +116,7 @@ def measure_way(task: Task, start: Parameters, displacement: Mapping[str, Tensor
         integral,
         tolerance,
         len(jets),
+        products,
     )
 
 

@@ -25,7 +25,7 @@ __all__ = ["addition_bounds", "negation_bounds", "out_of_distribution_bound", "p
 _SUBSPACE_NODES = (0.0, 0.5, 1.0)
 
 
-def addition_bounds(problem: MergeProblem, coefficients: Coefficients, *, rtol: float = 1e-2) -> dict[str, BoundReport]:
+def addition_bounds(problem: MergeProblem, coefficients: Coefficients, *, rtol: float = 0.05) -> dict[str, BoundReport]:
     """Hold every task of a merge against L·C·(1 + ε) (2.1) and the chain below it (2.5).
 
     Args:
@@ -58,7 +58,7 @@ def addition_bounds(problem: MergeProblem, coefficients: Coefficients, *, rtol: 
 
 
 def negation_bounds(
-    problem: MergeProblem, negated: str, coefficient: float = 1.0, *, rtol: float = 1e-2
+    problem: MergeProblem, negated: str, coefficient: float = 1.0, *, rtol: float = 0.05
 ) -> dict[str, BoundReport]:
     """Hold what θ0 − α τ_i does to every other task against L·C·(3/2 + ε) (2.2).
 
@@ -73,6 +73,13 @@ def negation_bounds(
 
     Raises:
         InputError: If the negated expert is unknown or the only one.
+
+    Example:
+        >>> from diagnostics.inputs.zoo import quadratic_problem
+        >>> problem = quadratic_problem(torch.eye(2).double()[None].repeat(2, 1, 1), torch.eye(2).double())
+        >>> report = negation_bounds(problem, "task_0")["task_1"]
+        >>> round(report.gap, 6), round(report.bound, 6), report.holds
+        (0.5, 1.5, True)
     """
     others = _others(problem, negated)
     shape = problem_geometry(problem)
@@ -86,7 +93,7 @@ def negation_bounds(
 
 
 def out_of_distribution_bound(
-    problem: MergeProblem, target: str, *, span: bool = False, rtol: float = 1e-2
+    problem: MergeProblem, target: str, *, span: bool = False, rtol: float = 0.05
 ) -> BoundReport:
     """Hold a target task, served by the other experts, against L·C·(1 − β) (2.3).
 
@@ -101,6 +108,14 @@ def out_of_distribution_bound(
 
     Raises:
         InputError: If the target is unknown or the only expert.
+
+    Example:
+        >>> from diagnostics.inputs.zoo import quadratic_problem
+        >>> vectors = torch.tensor([[1.0, 0.0], [0.6, 0.8]]).double()
+        >>> problem = quadratic_problem(torch.eye(2).double()[None].repeat(2, 1, 1), vectors)
+        >>> report = out_of_distribution_bound(problem, "task_0")
+        >>> round(report.gap, 6), round(report.bound, 6), round(report.quantities["beta"], 6)
+        (0.4, 0.4, 0.6)
     """
     others = _others(problem, target)
     shape = problem_geometry(problem)
@@ -158,11 +173,13 @@ def _displacement(
     """Measure task ``name`` along v = Σ weights_j τ_j from its expert."""
     task, expert = problem.tasks[name], problem.experts[name]
     move = problem.displacement(weights)
-    way = measure_way(task, expert, move)
-    involved = tuple(other for other, weight in weights.items() if weight != 0)
+    way = measure_way(task, expert, move, keep=_SUBSPACE_NODES)
     spectrum = _spectral(problem, name, rtol)
+    involved = {other: weight for other, weight in weights.items() if weight != 0}
     subspace = [
-        _subspace_smoothness(problem, name, shifted(expert, s, move), involved) for s in _SUBSPACE_NODES if involved
+        _subspace_smoothness(problem, name, shifted(expert, s, move), involved, product)
+        for s, product in way.products.items()
+        if involved
     ]
     return Displacement(
         start=way.values[0],
@@ -182,13 +199,16 @@ def _displacement(
 
 
 def _subspace_smoothness(
-    problem: MergeProblem, name: str, point: Mapping[str, Tensor], involved: tuple[str, ...]
+    problem: MergeProblem,
+    name: str,
+    point: Mapping[str, Tensor],
+    weights: Mapping[str, float],
+    product: Mapping[str, Tensor],
 ) -> float:
     """L^S at one point: the largest |eigenvalue| of (τᵀHτ, G) on the span of the vectors involved (2.10)."""
-    hessian, _, _ = subspace_hessian(
-        problem.tasks[name], point, {other: problem.task_vectors[other] for other in involved}
-    )
-    return generalised_norm(hessian, _geometry_of(problem, involved).gram)
+    vectors = {other: problem.task_vectors[other] for other in weights}
+    hessian = subspace_hessian(problem.tasks[name], point, vectors, (weights, product))
+    return generalised_norm(hessian, _geometry_of(problem, tuple(weights)).gram)
 
 
 def generalised_norm(matrix: Tensor, gram: Tensor) -> float:

@@ -10,7 +10,7 @@ from diagnostics import InputError, Task, gradient, hessian_vector_product
 from diagnostics.measures.curvature import jet, subspace_hessian
 from diagnostics.measures.paths import measure_way
 from diagnostics.measures.reference import dense_gradient, dense_hessian
-from diagnostics.measures.vectors import flatten, inner, norm, shifted, unflatten
+from diagnostics.measures.vectors import flatten, inner, shifted, unflatten
 from tests.cases import small_task
 
 
@@ -58,11 +58,21 @@ def test_jet_agrees_with_its_parts():
 def test_subspace_hessian_is_the_projected_dense_hessian():
     task, params = small_task()
     vectors = {name: direction(params, seed) for seed, name in enumerate("abc")}
-    matrix, slope, length = subspace_hessian(task, params, vectors)
     basis = np.stack([flatten(vector).numpy() for vector in vectors.values()])
-    np.testing.assert_allclose(matrix, basis @ dense_hessian(whole_loss(task), params) @ basis.T, atol=1e-10)
-    np.testing.assert_allclose(slope, basis @ dense_gradient(whole_loss(task), params), atol=1e-7)
-    assert length == pytest.approx(norm(gradient(task, params)[1]))
+    dense = basis @ dense_hessian(whole_loss(task), params) @ basis.T
+    np.testing.assert_allclose(subspace_hessian(task, params, vectors), dense, atol=1e-10)
+    weights = {"a": 0.5, "b": -2.0, "c": 0.0}
+    mixed = {key: sum(w * vectors[name][key] for name, w in weights.items()) for key in params}
+    known = (weights, hessian_vector_product(task, params, mixed))
+    np.testing.assert_allclose(subspace_hessian(task, params, vectors, known), dense, atol=1e-10)
+
+
+def test_a_known_product_saves_one_and_is_really_used():
+    task, params = small_task()
+    vectors = {name: direction(params, seed) for seed, name in enumerate("ab")}
+    wrong = ({"a": 0.1, "b": 1.0}, {key: torch.zeros_like(value) for key, value in params.items()})
+    right = subspace_hessian(task, params, vectors)
+    assert not torch.allclose(subspace_hessian(task, params, vectors, wrong), right)
 
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
@@ -129,6 +139,13 @@ def test_way_sees_a_kink_between_its_nodes():
     way = measure_way(task, {"w": torch.tensor([-0.3], dtype=torch.float64)}, {"w": torch.ones(1).double()})
     assert way.mismatch > way.tolerance
     assert len(way.nodes) == 17, "more nodes must be tried before the loss is called not smooth"
+
+
+@pytest.mark.parametrize("loss", [lambda w: (w**2).sum(), lambda w: w.abs().sum()], ids=["smooth", "kinked"])
+def test_way_keeps_the_products_asked_for_at_every_resolution(loss):
+    task = Task("t", lambda p, b: loss(p["w"]) * b.sum(), [torch.ones(1, dtype=torch.float64)])
+    start, move = {"w": torch.tensor([-0.3, 1.0]).double()}, {"w": torch.ones(2).double()}
+    assert sorted(measure_way(task, start, move, keep=(0.0, 0.5, 1.0)).products) == [0.0, 0.5, 1.0]
 
 
 def test_way_adds_nodes_only_where_needed():
