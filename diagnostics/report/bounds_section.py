@@ -38,22 +38,22 @@ def bounds_headline(reports: Merges) -> Headline:
         reports: Reports by task, or pairs of a merge's label and its reports by task.
 
     Returns:
-        The headline; refuted if any bound is broken.
+        The headline; refuted if any bound is broken, supported only if every assumption holds too.
     """
     flat = [report for _, group in _groups(reports) for report in group.values()]
     broken, open_ = sum(r.holds is False for r in flat), sum(r.holds is None for r in flat)
     vacuous = sum(r.vacuous() is True for r in flat)
-    unsure = [plural(len(flat) - broken - open_, "loss gap") + " within the paper's bound"]
-    unsure += [f"{broken} above it"] if broken else []
-    unsure += [f"{open_} undecided"] if open_ else []
-    sentence = f"Of {len(flat):,}, {listing(unsure)}." if len(flat) > 1 else f"{listing(unsure).capitalize()}."
+    within = f"{len(flat) - broken - open_:,} of {plural(len(flat), 'loss gap')} within the paper's bound"
+    sentence = listing([within, *([f"{broken:,} above it"] if broken else []), *([f"{open_:,} open"] if open_ else [])])
+    sentence += "."
     if vacuous:
         sentence += f" The bound is vacuous for {vacuous:,}: it allows the loss of a constant prediction."
-    verdict = Verdict.REFUTED if broken else Verdict.UNDECIDED if open_ else Verdict.SUPPORTED
     met = sum(all(item.holds for item in r.assumptions.values()) for r in flat)
-    return Headline(
-        verdict, sentence, f"Every assumption of the theorem holds, as far as measured, for {met:,} of {len(flat):,}."
-    )
+    # A gap below the bound supports the theorem only where the theorem applies.
+    sure = not open_ and met == len(flat)
+    verdict = Verdict.REFUTED if broken else Verdict.SUPPORTED if sure else Verdict.UNDECIDED
+    certainty = f"Every assumption of the theorem holds, as far as measured, for {met:,} of {len(flat):,}."
+    return Headline(verdict, sentence, certainty)
 
 
 def bounds_section(reports: Merges) -> Section:

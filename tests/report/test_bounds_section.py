@@ -132,11 +132,18 @@ def test_merges_are_kept_apart():
     assert [": two" in table.caption for table in section.tables] == [False] * 5 + [True] * 5
 
 
+def test_a_bound_kept_outside_its_theorem_is_undecided():
+    headline = bounds_headline({"a": samples.bound("a")})
+    assert headline.verdict is Verdict.UNDECIDED and "0 of 1" in headline.certainty
+
+
 @pytest.mark.parametrize(
     ("holds", "verdict"), [(True, Verdict.SUPPORTED), (False, Verdict.REFUTED), (None, Verdict.UNDECIDED)]
 )
 def test_headline_follows_the_worst_bound(holds, verdict):
-    reports = {"a": samples.bound("a"), "b": dataclasses.replace(samples.bound("b"), holds=holds)}
+    met = {name: dataclasses.replace(item, holds=True) for name, item in samples.bound("a").assumptions.items()}
+    clean = {name: dataclasses.replace(samples.bound(name), assumptions=met) for name in "ab"}
+    reports = {"a": clean["a"], "b": dataclasses.replace(clean["b"], holds=holds)}
     headline = bounds_headline(reports)
     assert headline.verdict is verdict
     assert "vacuous for 2" in headline.sentence
