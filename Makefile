@@ -25,9 +25,11 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.minilm.data
 	$(BIN)/python -m benchmarks.minilm.experts
 	$(BIN)/python -m benchmarks.minilm_bounds
+	$(BIN)/python -m benchmarks.demo_seeds
 
 bench-quick: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.minilm_bounds --quick
+	$(BIN)/python -m benchmarks.demo_seeds --quick
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

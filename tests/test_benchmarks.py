@@ -1,9 +1,14 @@
 """Every benchmark runs from end to end on the sample that is shipped with it."""
 
-from benchmarks import minilm_bounds
+from benchmarks import demo_seeds, minilm_bounds
 
 
 def test_minilm_bounds_dry_run(capsys):
     minilm_bounds.main(["--quick"])
     printed = capsys.readouterr().out
     assert "Bounds over" in printed and "Predictions (no merge evaluated)" in printed
+
+
+def test_demo_seeds_dry_run(capsys):
+    demo_seeds.main(["--quick"])
+    assert "The demo at several seeds" in capsys.readouterr().out

@@ -29,18 +29,21 @@ BOUND_PAIRS = (("digits", "noisy"), ("parity", "loops"), ("digits", "reversed"))
 CURVE_PAIR = ("digits", "rotated")
 
 
-def run_demo(*, quick: bool = False, progress: Progress = lambda message: None) -> tuple[Document, dict[str, Any]]:
+def run_demo(
+    *, quick: bool = False, seed: int = 0, progress: Progress = lambda message: None
+) -> tuple[Document, dict[str, Any]]:
     """Train, predict, evaluate and report.
 
     Args:
         quick: A dry run: fewer training steps and merges, numbers without meaning.
+        seed: Seed of initial weights, splits and batches.
         progress: Called with a line at each step.
 
     Returns:
         The report and its numbers for JSON.
     """
     started = time.perf_counter()
-    demo = build_digits(steps=20 if quick else 300, progress=progress)
+    demo = build_digits(steps=20 if quick else 300, seed=seed, progress=progress)
     problem = demo.problem
     progress("measuring the geometry of the task vectors")
     shape = problem_geometry(problem)
