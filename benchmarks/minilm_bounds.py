@@ -135,6 +135,7 @@ def show(stored: dict, console: Console) -> None:
     console.print("loss and ret.: predicted/measured on the same examples; const: gap of a constant prediction")
     console.print(summary_of_bounds(pairs))
     console.print(summary_of_predictions(stored["rows"]))
+    console.print(summary_of_verdicts(stored["rows"]))
 
 
 def summary_of_bounds(pairs: list) -> Table:
@@ -171,6 +172,23 @@ def summary_of_predictions(rows: list) -> Table:
             cells.append(f"{inside}/{len(pairs)}")
         table.add_row(*cells)
     table.caption = "intervals promise 90 %"
+    return table
+
+
+def summary_of_verdicts(rows: list) -> Table:
+    """How often each verdict on "every task keeps 90 %" was given, and how often it came true."""
+    table = Table(title=f"Verdicts on {len(rows)} merges, given before evaluation")
+    for column in ("verdict", "given", "true on the same examples", "true on unseen examples"):
+        table.add_column(column, justify="left" if column == "verdict" else "right")
+    for verdict, keeps in (("supported", True), ("refuted", False), ("undecided", None)):
+        given = [row["measured"] for row in rows if row["prediction"]["verdict"] == verdict]
+        cells = [
+            "-"
+            if keeps is None
+            else str(sum((min(task[key] for task in row.values()) >= 0.9) is keeps for row in given))
+            for key in ("probe_retention", "retention")
+        ]
+        table.add_row(verdict, str(len(given)), *cells)
     return table
 
 
