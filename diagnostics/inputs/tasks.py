@@ -62,7 +62,7 @@ class Task:
         self.batches = batches
         self.readout = readout
         self.constant_loss = constant_loss
-        self.sizes = tuple(sizes) if sizes is not None else tuple(_size(name, batch) for batch in batches)
+        self.sizes = tuple(sizes) if sizes is not None else _sizes(name, batches)
         self._check_sizes()
 
     def _check_sizes(self) -> None:
@@ -329,12 +329,20 @@ def _are_classes(targets: Tensor) -> bool:
     return targets.ndim == 1 and not targets.is_floating_point()
 
 
-def _size(name: str, batch: Any) -> int:
-    """Number of examples in a batch: the leading dimension of its first tensor."""
+def _sizes(name: str, batches: Iterable[Any]) -> tuple[int, ...]:
+    """Number of examples of each batch; a single batch needs none to be weighted."""
+    sizes = tuple(_size(batch) for batch in batches)
+    if len(sizes) == 1:
+        return (sizes[0] or 1,)
+    if None in sizes:
+        raise InputError(
+            f"task {name!r}: cannot tell how many examples batch {sizes.index(None)} of {len(sizes)} has; give sizes="
+        )
+    return tuple(size for size in sizes if size is not None)
+
+
+def _size(batch: Any) -> int | None:
+    """Number of examples in a batch: the leading dimension of its first tensor, where it has one."""
     while isinstance(batch, tuple | list | Mapping) and len(batch) > 0:
         batch = next(iter(batch.values())) if isinstance(batch, Mapping) else batch[0]
-    if isinstance(batch, Tensor) and batch.ndim > 0:
-        return len(batch)
-    raise InputError(
-        f"task {name!r}: cannot tell how many examples a batch of type {type(batch).__name__} has; give sizes="
-    )
+    return len(batch) if isinstance(batch, Tensor) and batch.ndim > 0 else None

@@ -23,6 +23,8 @@ __all__ = ["addition_bounds", "negation_bounds", "out_of_distribution_bound", "p
 
 # Points of the way from the expert to the merge where the task subspace's curvature is measured (2.10).
 _SUBSPACE_NODES = (0.0, 0.5, 1.0)
+# Shared parameters up to which a spectral norm is taken to rounding.
+_SMALL = 256
 
 
 def addition_bounds(problem: MergeProblem, coefficients: Coefficients, *, rtol: float = 0.05) -> dict[str, BoundReport]:
@@ -162,8 +164,13 @@ def _others(problem: MergeProblem, name: str) -> tuple[str, ...]:
 
 def _spectral(problem: MergeProblem, name: str, rtol: float) -> SpectralNorm:
     """L at a task's own expert, measured once."""
+    # In few dimensions the whole Krylov space costs next to nothing, and the bound is then exact.
+    tolerance = 1e-12 if problem.dimension <= _SMALL else rtol
     return problem.cached(
-        ("spectral", name, rtol), lambda: spectral_norm(problem.tasks[name], problem.experts[name], rtol=rtol)
+        ("spectral", name, tolerance),
+        lambda: spectral_norm(
+            problem.tasks[name], problem.experts[name], rtol=tolerance, max_products=max(100, _SMALL)
+        ),
     )
 
 

@@ -89,6 +89,11 @@ def test_constant_loss_is_the_entropy_of_the_labels_or_the_variance():
     assert regression.constant_loss == pytest.approx(float(DATA[0][:, :2].var(dim=0, unbiased=False).mean()))
 
 
+def test_a_single_batch_of_any_kind_needs_no_size():
+    task = Task("t", lambda params, batch: params["w"].sum() * batch["scale"], [{"scale": 2.0}])
+    assert task.sizes == (1,) and task.mean_loss({"w": torch.ones(3)}) == 6.0
+
+
 def test_binding_fixes_some_parameters():
     task, params = small_task()
     fixed = {key: value for key, value in params.items() if key.startswith("2.")}
@@ -125,7 +130,8 @@ REFUSED = {
     "generator": (lambda: Task("t", lambda p, b: b.sum(), (b for b in [torch.ones(2)])), "only once"),
     "no batches": (lambda: Task("t", lambda p, b: b.sum(), []), "no batches"),
     "sizes for other batches": (lambda: Task("t", lambda p, b: b.sum(), [torch.ones(2)], sizes=[1, 1]), "2 sizes"),
-    "no sizes": (lambda: Task("t", lambda p, b: torch.zeros(()), ["text"]), "give sizes="),
+    "no sizes": (lambda: Task("t", lambda p, b: torch.zeros(()), ["text", "more"]), "give sizes="),
+    "empty batch": (lambda: Task("t", lambda p, b: b.sum(), [torch.ones(0)] * 2), "at least one example"),
     "targets missing": (lambda: Task.from_module("t", small_network(), ENTROPY, [DATA[0]]), "pair"),
     "uneven data": (lambda: Task.from_module("t", small_network(), ENTROPY, (DATA[0], DATA[1][:4])), "6 examples"),
     "unknown parameter": (

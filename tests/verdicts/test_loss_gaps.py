@@ -94,6 +94,16 @@ def test_equality_is_reached_by_opposite_vectors_and_a_round_hessian():
     assert report.gap == pytest.approx(4.0) and report.bound == pytest.approx(4.0)
 
 
+def test_equality_in_more_dimensions_is_not_lost_to_the_tolerance_of_the_norm():
+    """The displacement lies along the top eigenvector of a spectrum that Lanczos resolves late."""
+    spectrum = torch.cat([torch.linspace(0, 0.999, 79), torch.ones(1)]).double()
+    vectors = torch.zeros(2, 80, dtype=torch.float64)
+    vectors[0, -1], vectors[1, -1] = 1.0, -1.0
+    problem = quadratic_problem(torch.diag(spectrum).repeat(2, 1, 1), vectors)
+    report = addition_bounds(problem, {"task_0": 0.0, "task_1": 1.0})["task_0"]
+    assert report.holds is True and report.gap == pytest.approx(report.bound, rel=1e-9)
+
+
 def test_out_of_distribution_equality():
     """Equal lengths: ½L‖τ_i − τ_tar‖² = L·C·(1 − β)."""
     problem = quadratic_problem(
