@@ -14,7 +14,7 @@ from diagnostics.results import Estimate, Status, Verdict
 from diagnostics.verdicts.mergeability import _Expansion, _verdict
 
 
-def linear_problem(contradiction=False, count=60):
+def linear_problem(contradiction=False, count=60, mislabelled=0):
     """Two tasks on disjoint inputs of a linear model, or on the same inputs with opposite labels."""
     generator = torch.Generator().manual_seed(0)
     tasks, experts = {}, {}
@@ -23,6 +23,7 @@ def linear_problem(contradiction=False, count=60):
         columns = [0, 1] if contradiction or index == 0 else [2, 3]
         inputs[:, columns] = torch.randn(count, 2, generator=generator, dtype=torch.float64)
         targets = (inputs[:, columns[0]] > 0).long()
+        targets[:mislabelled] = 1 - targets[:mislabelled]
         sign = -1 if contradiction and index == 1 else 1
         model = nn.Linear(4, 2, bias=False).double()
         tasks[name] = Task.from_module(
@@ -171,7 +172,8 @@ def test_sides_of_the_mixed_terms_are_the_task_s_own_first():
 
 def test_retention_is_compared_example_by_example():
     """Where the merge answers every example as the expert does, sampling adds nothing to the ratio."""
-    kept = predict_merge(linear_problem(), 1.0).tasks["first"]
+    kept = predict_merge(linear_problem(mislabelled=9), 1.0).tasks["first"]
+    assert kept.expert_score == pytest.approx(51 / 60)
     assert "sampling +-0 over" in kept.retention.evidence
     assert kept.retention.value == 1.0
 
