@@ -237,9 +237,11 @@ class Task:
         targets = [target for _, target in batches]
         if score is None and all(map(_are_classes, targets)):
             score = class_accuracy
-        with torch.no_grad():
-            constant_loss = constant_prediction_loss(model(own, batches[0]), targets, criterion)
         readout = Readout.from_functions(model, criterion, score)
+        with torch.no_grad():
+            outputs = model(own, batches[0])
+            constant_loss = constant_prediction_loss(outputs, targets, criterion)
+            _check_mean(name, readout.losses(outputs, batches[0]), criterion(outputs, targets[0]))
         return cls(name, loss, batches, readout=readout, constant_loss=constant_loss)
 
 
@@ -322,6 +324,16 @@ def _check_labels(name: str, model: _FunctionalModule, params: Parameters, batch
                 f"task {name!r}: label {int(wrong[0])} is out of range, the model has {outputs.shape[1]} outputs "
                 f"(labels 0 to {outputs.shape[1] - 1}). Check the label column, or give the model a head of its width"
             )
+
+
+def _check_mean(name: str, losses: Tensor, whole: Tensor) -> None:
+    """Refuse a criterion that is not the mean of what it gives for single examples: a sum, or a weighted mean."""
+    mean, tolerance = float(losses.double().mean()), max(1e-3, 8 * torch.finfo(whole.dtype).eps)
+    if not math.isclose(mean, float(whole), rel_tol=tolerance, abs_tol=1e-6):
+        raise InputError(
+            f"task {name!r}: the criterion gives {float(whole):.6g} for a batch and {mean:.6g} as the mean over its "
+            "examples; it must be a plain mean (reduction='mean', no class weights, no examples left out)"
+        )
 
 
 def _are_classes(targets: Tensor) -> bool:

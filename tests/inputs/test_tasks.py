@@ -89,6 +89,13 @@ def test_constant_loss_is_the_entropy_of_the_labels_or_the_variance():
     assert regression.constant_loss == pytest.approx(float(DATA[0][:, :2].var(dim=0, unbiased=False).mean()))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_low_precision_models_pass_the_door(dtype):
+    model = small_network().to(dtype)
+    task = Task.from_module("t", model, ENTROPY, (DATA[0].to(dtype), DATA[1]))
+    assert 0 < task.mean_loss(parameters(model)) < 3
+
+
 def test_a_single_batch_of_any_kind_needs_no_size():
     task = Task("t", lambda params, batch: params["w"].sum() * batch["scale"], [{"scale": 2.0}])
     assert task.sizes == (1,) and task.mean_loss({"w": torch.ones(3)}) == 6.0
@@ -141,6 +148,14 @@ REFUSED = {
     "label out of range": (
         lambda: Task.from_module("t", small_network(), ENTROPY, (DATA[0], DATA[1] + 5)),
         "out of range",
+    ),
+    "a sum": (
+        lambda: Task.from_module("t", small_network(), nn.CrossEntropyLoss(reduction="sum"), DATA),
+        "plain mean",
+    ),
+    "class weights": (
+        lambda: Task.from_module("t", small_network(), nn.CrossEntropyLoss(torch.tensor([9.0, 0.1]).double()), DATA),
+        "plain mean",
     ),
     "not finite": (lambda: Task.from_module("t", small_network(), ENTROPY, (DATA[0] * torch.nan, DATA[1])), "finite"),
 }
