@@ -17,6 +17,7 @@ Merges = Reports | Sequence[tuple[str, Reports]]
 
 # What the entries of BoundReport.quantities are; L has a table of its own.
 _MEANING = {
+    "L_along": "largest spectral norm measured on the way (2.6)",
     "L_S": "L^S, smoothness on the span of the task vectors (2.10)",
     "norm_squared": "squared distance from the expert",
     "slope": "gradient at the expert along the way (zero under A1)",

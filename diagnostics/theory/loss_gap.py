@@ -92,6 +92,7 @@ class Displacement:
         tolerance: How far it may be.
         subspace: L^S at the points where it was measured (2.10).
         spectral: L = ‖∇²L(a)‖₂ at the anchor.
+        spectral_along: Certain lower ends of ‖∇²L‖₂ at points of the way, where they were asked for (2.6).
     """
 
     start: float
@@ -107,6 +108,7 @@ class Displacement:
     tolerance: float
     subspace: tuple[float, ...]
     spectral: Curvature
+    spectral_along: tuple[float, ...] = ()
 
     @property
     def gap(self) -> float:
@@ -238,7 +240,8 @@ def smoothness_assumptions(way: Displacement) -> dict[str, Assumption]:
     """
     # A gradient this small moves the bound by at most one part in a thousand of its curvature term.
     limit = 5e-4 * way.spectral.value * way.norm_squared**0.5
-    largest = max([*(abs(c) / way.norm_squared for c in way.curvatures), *way.subspace]) if way.norm_squared else 0.0
+    along = [abs(c) / way.norm_squared for c in way.curvatures] if way.norm_squared else []
+    largest = max([*along, *way.subspace, *way.spectral_along], default=0.0)
     rounding = 1e-5 * max(largest, way.spectral.value)
     return {
         "stationary": Assumption(
@@ -323,6 +326,7 @@ def build_report(
             "norm_squared": way.norm_squared,
             "slope": way.slope,
             "offset": way.offset,
+            **({"L_along": max(way.spectral_along)} if way.spectral_along else {}),
             **quantities,
         },
     )

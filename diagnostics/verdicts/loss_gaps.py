@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -27,13 +27,21 @@ _SUBSPACE_NODES = (0.0, 0.5, 1.0)
 _SMALL = 256
 
 
-def addition_bounds(problem: MergeProblem, coefficients: Coefficients, *, rtol: float = 0.05) -> dict[str, BoundReport]:
+def addition_bounds(
+    problem: MergeProblem,
+    coefficients: Coefficients,
+    *,
+    rtol: float = 0.05,
+    spectral_nodes: Sequence[float] = (),
+) -> dict[str, BoundReport]:
     """Hold every task of a merge against L·C·(1 + ε) (2.1) and the chain below it (2.5).
 
     Args:
         problem: The merge problem.
         coefficients: α; the bound needs α_i ≥ 0 with sum 1, and the report says what is left otherwise (2.8).
         rtol: Relative tolerance of the spectral norms.
+        spectral_nodes: Points of the way from the expert (0) to the merge (1) at which to measure the whole
+            spectral norm as well (2.6), each at the cost of the one at the expert.
 
     Returns:
         One report for each expert that the coefficients name.
@@ -53,7 +61,7 @@ def addition_bounds(problem: MergeProblem, coefficients: Coefficients, *, rtol: 
     reports = {}
     for name in alphas:
         weights = {other: alpha - (other == name) for other, alpha in alphas.items()}
-        way = _displacement(problem, name, weights, 0.0, rtol)
+        way = _displacement(problem, name, weights, 0.0, rtol, spectral_nodes)
         constant = problem.tasks[name].constant_loss
         reports[name] = addition_report(name, way, alphas, shape.C, shape.epsilon, constant)
     return reports
@@ -175,7 +183,12 @@ def _spectral(problem: MergeProblem, name: str, rtol: float) -> SpectralNorm:
 
 
 def _displacement(
-    problem: MergeProblem, name: str, weights: Mapping[str, float], offset: float, rtol: float
+    problem: MergeProblem,
+    name: str,
+    weights: Mapping[str, float],
+    offset: float,
+    rtol: float,
+    spectral_nodes: Sequence[float] = (),
 ) -> Displacement:
     """Measure task ``name`` along v = Σ weights_j τ_j from its expert."""
     task, expert = problem.tasks[name], problem.experts[name]
@@ -202,6 +215,7 @@ def _displacement(
         tolerance=way.tolerance,
         subspace=tuple(subspace),
         spectral=Curvature(spectrum.value, spectrum.lower, spectrum.upper, spectrum.status),
+        spectral_along=tuple(spectral_norm(task, shifted(expert, s, move), rtol=rtol).lower for s in spectral_nodes),
     )
 
 

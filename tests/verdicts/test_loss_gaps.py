@@ -170,6 +170,22 @@ def test_curvature_that_grows_along_the_way_is_reported():
     assert report.gap <= report.best < float("inf"), "bounds from curvature along the way still hold"
 
 
+def test_a_spectral_norm_that_grows_in_a_direction_the_way_does_not_take_is_found_at_its_nodes():
+    """L(x, y) = x²/2 + x²y²/2 + y²/20: along x the curvature stays 1, across it grows to 0.1 + x²."""
+
+    def loss(w):
+        return 0.5 * w[0] ** 2 + 0.5 * w[0] ** 2 * w[1] ** 2 + 0.05 * w[1] ** 2
+
+    tasks = {name: Task(name, lambda p, b: loss(p["w"]), [None]) for name in "ab"}
+    experts = {"a": {"w": torch.zeros(2).double()}, "b": {"w": torch.tensor([4.0, 0.0]).double()}}
+    problem = MergeProblem({"w": torch.tensor([1.0, 0.0]).double()}, experts, tasks)
+    plain = addition_bounds(problem, 0.5)["a"]
+    assert plain.assumptions["smooth"].holds is True and "L_along" not in plain.quantities
+    whole = addition_bounds(problem, 0.5, spectral_nodes=(0.5, 1.0))["a"]
+    assert whole.quantities["L_along"] == pytest.approx(4.1)
+    assert whole.assumptions["smooth"].holds is False
+
+
 def test_an_expert_that_is_not_stationary_is_reported_and_its_slope_kept():
     report = addition_bounds(problem_of(lambda w: (w + 0.5 * w**2).sum()), 0.5)["a"]
     assert report.assumptions["stationary"].holds is False
