@@ -26,10 +26,12 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.minilm.experts
 	$(BIN)/python -m benchmarks.minilm_bounds
 	$(BIN)/python -m benchmarks.demo_seeds
+	$(BIN)/python -m benchmarks.derivative_costs
 
 bench-quick: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.minilm_bounds --quick
 	$(BIN)/python -m benchmarks.demo_seeds --quick
+	$(BIN)/python -m benchmarks.derivative_costs --quick
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -49,14 +49,18 @@ def show(out: Path, console: Console) -> None:
     )
     for column in columns:
         table.add_column(column, justify="right")
+    totals = [0, 0, 0]
     for seed, card in json.loads(out.read_text())["scorecards"].items():
         told, ours = card["verdicts"], card["predictors"]["output expansion"]
         right = told["supported"]["kept"] + told["refuted"]["lost"]
         wrong = told["supported"]["lost"] + told["refuted"]["kept"]
+        given = (right, wrong, sum(told["undecided"].values()))
+        totals = [total + count for total, count in zip(totals, given, strict=True)]
         numbers = [ours[key] for key in ("retention_mae", "retention_r", "gap_spearman", "failure_auc")]
         numbers += [card["retention_coverage"], card["loss_coverage"]]
-        row = [seed, f"{card['failures']}/{card['merges']}", *map(str, (right, wrong, sum(told["undecided"].values())))]
+        row = [seed, f"{card['failures']}/{card['merges']}", *map(str, given)]
         table.add_row(*row, *("none" if value is None else f"{value:.3f}" for value in numbers))
+    table.caption = "verdicts over all seeds: {} right, {} wrong, {} left open".format(*totals)
     console.print(table)
 
 

@@ -134,6 +134,7 @@ def show(stored: dict, console: Console) -> None:
     console.print(table)
     console.print("loss and ret.: predicted/measured on the same examples; const: gap of a constant prediction")
     console.print(summary_of_bounds(pairs))
+    console.print(summary_of_quantities(stored["rows"], pairs))
     console.print(summary_of_predictions(stored["rows"]))
     console.print(summary_of_verdicts(stored["rows"]))
 
@@ -151,6 +152,26 @@ def summary_of_bounds(pairs: list) -> Table:
         table.add_row(title, f"{statistics.median(ratios):.3g}", f"{holds}/{len(pairs)}", f"{useful}/{len(pairs)}")
     small = len(pairs) - len(large)
     table.caption = f"ratios over the {len(large)} pairs with a gap above {SMALL_GAP}; {small} smaller or negative gaps"
+    return table
+
+
+def summary_of_quantities(rows: list, pairs: list) -> Table:
+    """The range of what entered, and how often each assumption failed."""
+    reports = [report for _, _, report in pairs]
+    seconds = sum(sum(row["seconds"].values()) for row in rows)
+    table = Table(title=f"What entered ({seconds / 60:.0f} minutes in all)")
+    for column in ("quantity", "smallest", "largest"):
+        table.add_column(column, justify="left" if column == "quantity" else "right")
+    values = {"gap": [report["gap"] for report in reports], "paper's bound": [report["bound"] for report in reports]}
+    values |= {key: [report["quantities"][key] for report in reports] for key in ("L", "L_S", "slope")}
+    values["best / gap"] = [report["best"] / report["gap"] for report in reports if report["gap"] > SMALL_GAP]
+    for name, numbers in values.items():
+        table.add_row(name, f"{min(numbers):.3g}", f"{max(numbers):.3g}")
+    failed = {
+        name: sum(report["assumptions"][name]["holds"] is False for report in reports)
+        for name in reports[0]["assumptions"]
+    }
+    table.caption = "assumptions failed: " + ", ".join(f"{name} {count}/{len(pairs)}" for name, count in failed.items())
     return table
 
 
@@ -189,6 +210,12 @@ def summary_of_verdicts(rows: list) -> Table:
             for key in ("probe_retention", "retention")
         ]
         table.add_row(verdict, str(len(given)), *cells)
+    lowest = [
+        f"{row['prediction']['verdict']} "
+        + "/".join(f"{min(t[key] for t in row['measured'].values()):.2f}" for key in ("probe_retention", "retention"))
+        for row in rows
+    ]
+    table.caption = "lowest retention of each merge, same/unseen examples: " + "; ".join(lowest)
     return table
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Assumption", "Cost", "Estimate", "Result", "Status", "Verdict", "paint", "plain", "worst"]
+__all__ = ["Assumption", "Cost", "Estimate", "Result", "Status", "Verdict", "paint", "plain"]
 
 
 class Status(StrEnum):
@@ -46,31 +46,6 @@ _ADVICE = {
     Status.TAINTED: "Something this number is built on failed or was not met: see the assumptions or evidence.",
     Status.UNDEFINED: "The quantity does not exist for this input (a zero vector has no direction, say).",
 }
-
-_ORDER = [
-    Status.EXACT,
-    Status.CONVERGED,
-    Status.LOWER_BOUND,
-    Status.NOT_CONVERGED,
-    Status.TAINTED,
-    Status.UNDEFINED,
-]
-
-
-def worst(*statuses: Status) -> Status:
-    """Return the least trusted of several statuses.
-
-    Args:
-        statuses: Statuses of the parts a number is built from.
-
-    Returns:
-        The one to give to the whole.
-
-    Example:
-        >>> str(worst(Status.CONVERGED, Status.NOT_CONVERGED, Status.EXACT))
-        'not converged'
-    """
-    return max(statuses, key=_ORDER.index)
 
 
 class Verdict(StrEnum):

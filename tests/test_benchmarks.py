@@ -1,6 +1,6 @@
 """Every benchmark runs from end to end on the sample that is shipped with it."""
 
-from benchmarks import demo_seeds, minilm_bounds
+from benchmarks import demo_seeds, derivative_costs, minilm_bounds
 
 
 def test_minilm_bounds_dry_run(capsys):
@@ -12,3 +12,8 @@ def test_minilm_bounds_dry_run(capsys):
 def test_demo_seeds_dry_run(capsys):
     demo_seeds.main(["--quick"])
     assert "The demo at several seeds" in capsys.readouterr().out
+
+
+def test_derivative_costs_dry_run(capsys):
+    derivative_costs.main(["--quick"])
+    assert "Hessian-vector product / gradient" in capsys.readouterr().out

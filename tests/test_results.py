@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from diagnostics.results import Assumption, Cost, Estimate, Result, Status, plain, worst
+from diagnostics.results import Assumption, Cost, Estimate, Result, Status, plain
 
 
 @pytest.mark.parametrize("status", Status)
@@ -17,10 +17,6 @@ def test_every_status_carries_its_advice(status):
 
 def test_only_exact_and_converged_are_trusted():
     assert [status for status in Status if status.trusted] == [Status.EXACT, Status.CONVERGED]
-
-
-def test_worst_of_several():
-    assert worst(Status.EXACT, Status.TAINTED, Status.CONVERGED) is Status.TAINTED
 
 
 def test_plain_handles_nesting_and_is_strict_json():

@@ -61,7 +61,7 @@ def hessian_vector_product(task: Task, params: Parameters, vector: Mapping[str, 
         vector: v, with the names and shapes of ``params``.
 
     Returns:
-        The product, by parameter name. Cost: about three gradients.
+        The product, by parameter name. Cost: three to four gradients.
 
     Raises:
         InputError: If the vector's names or shapes are not those of ``params``.

@@ -14,7 +14,7 @@ from diagnostics.measures.curvature import differentiable_twice
 from diagnostics.measures.vectors import shifted
 from diagnostics.results import Cost
 
-__all__ = ["RAY_NODES", "OutputTable", "output_table", "readout_of"]
+__all__ = ["RAY_NODES", "OutputTable", "directional_derivative", "output_table", "readout_of"]
 
 # Where on each ray θ0 + s·τ_j the outputs are evaluated; s = 0 is the base.
 RAY_NODES = (0.5, 1.0, 1.5)
@@ -54,9 +54,9 @@ def output_table(task: Task, base: Parameters, vectors: Mapping[str, Mapping[str
     """
     names = tuple(vectors)
     rays = {(name, s): _outputs(task, shifted(base, s, vectors[name])) for name in names for s in RAY_NODES}
-    slopes = {name: _derivative(task, base, vectors[name]) for name in names}
+    slopes = {name: directional_derivative(task, base, vectors[name]) for name in names}
     cross = {
-        (at, along): _derivative(task, shifted(base, 1.0, vectors[at]), vectors[along])
+        (at, along): directional_derivative(task, shifted(base, 1.0, vectors[at]), vectors[along])
         for at in names
         for along in names
         if at != along
@@ -86,8 +86,17 @@ def _outputs(task: Task, params: Parameters) -> list[Tensor]:
         return [readout.outputs(params, batch) for batch in task.batches]
 
 
-def _derivative(task: Task, params: Parameters, direction: Mapping[str, Tensor]) -> list[Tensor]:
-    """J(x; θ)·direction, batch by batch."""
+def directional_derivative(task: Task, params: Parameters, direction: Mapping[str, Tensor]) -> list[Tensor]:
+    """Return J(x; θ)·v, the derivative of the outputs along a direction.
+
+    Args:
+        task: The task.
+        params: The point θ.
+        direction: The direction v, with the names and shapes of ``params``.
+
+    Returns:
+        One tensor a batch, shaped like the outputs.
+    """
     readout = readout_of(task)
     derivatives = []
     with torch.no_grad(), differentiable_twice():
