@@ -4,6 +4,7 @@ The names below are the whole public interface, in the order in which data flow 
 """
 
 from diagnostics.errors import CheckpointError, InputError, MismatchError, NotDeterministicError
+from diagnostics.inputs.layout import Layout
 from diagnostics.inputs.problem import MergeProblem
 from diagnostics.inputs.tasks import Task
 from diagnostics.measures.curvature import gradient, hessian_vector_product
@@ -12,6 +13,9 @@ from diagnostics.measures.spectra import SpectralNorm, spectral_norm
 from diagnostics.report import plotting as _plotting
 from diagnostics.results import Assumption, Cost, Estimate, Status, Verdict
 from diagnostics.theory.loss_gap import BoundReport
+from diagnostics.verdicts.alignment import GradientAlignment, gradient_alignment
+from diagnostics.verdicts.composition import Cause, CompositionAudit, Term, audit_composition
+from diagnostics.verdicts.gradient_fit import GradientFit, MergeError, gradient_fit, merge_error
 from diagnostics.verdicts.loss_gaps import addition_bounds, negation_bounds, out_of_distribution_bound
 from diagnostics.verdicts.mergeability import MergePrediction, TaskPrediction, predict_merge
 
@@ -22,11 +26,17 @@ del _plotting  # importing it is what gives results their pictures
 __all__ = [
     "Assumption",
     "BoundReport",
+    "Cause",
     "CheckpointError",
+    "CompositionAudit",
     "Cost",
     "Estimate",
     "Geometry",
+    "GradientAlignment",
+    "GradientFit",
     "InputError",
+    "Layout",
+    "MergeError",
     "MergePrediction",
     "MergeProblem",
     "MismatchError",
@@ -35,11 +45,16 @@ __all__ = [
     "Status",
     "Task",
     "TaskPrediction",
+    "Term",
     "Verdict",
     "addition_bounds",
+    "audit_composition",
     "geometry",
     "gradient",
+    "gradient_alignment",
+    "gradient_fit",
     "hessian_vector_product",
+    "merge_error",
     "negation_bounds",
     "out_of_distribution_bound",
     "predict_merge",

@@ -178,20 +178,25 @@ class Assumption(Result):
 
 @dataclasses.dataclass(frozen=True)
 class Cost(Result):
-    """Work done, counted in passes over a task's data."""
+    """Work done, counted in passes over a task's data; a gradient is one pass forward and one backward.
+
+    Attributes:
+        forwards: Forward passes by themselves.
+        gradients: Gradients.
+        backwards: Backward passes beyond those of the gradients, through a graph that was there already.
+        jvps: Directional derivatives.
+        hessian_products: Hessian-vector products.
+    """
 
     forwards: int = 0
     gradients: int = 0
+    backwards: int = 0
     jvps: int = 0
     hessian_products: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.forwards + other.forwards,
-            self.gradients + other.gradients,
-            self.jvps + other.jvps,
-            self.hessian_products + other.hessian_products,
-        )
+        names = [field.name for field in dataclasses.fields(self)]
+        return Cost(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def __str__(self) -> str:
         parts = [f"{getattr(self, field.name)} {field.name.replace('_', ' ')}" for field in dataclasses.fields(self)]

@@ -12,7 +12,7 @@ from torch import Tensor
 from diagnostics.errors import InputError
 from diagnostics.inputs.examples import TextExamples, listed, refuse_input
 
-__all__ = ["UNREADABLE", "TruncationWarning", "encode", "open_tokenizer", "transformers"]
+__all__ = ["UNREADABLE", "TruncationWarning", "encode", "open_tokenizer", "positions", "transformers"]
 
 # What transformers raises for a folder that it cannot read.
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, ImportError)
@@ -132,31 +132,38 @@ def _check_lengths(examples: TextExamples, lengths: list[int], tokenizer: Any) -
 
 def _limit(given: int | None, tokenizer: Any, module: Any) -> int | None:
     """Tokens that a text may have; None where nothing limits them."""
-    positions = _positions(module)
+    most = positions(module)
     least = tokenizer.num_special_tokens_to_add() + 1
-    if given is not None and not least <= given <= (positions or given):
-        expected = f"between {least} and {positions}" if positions else f"at least {least}"
+    if given is not None and not least <= given <= (most or given):
+        expected = f"between {least} and {most}" if most else f"at least {least}"
         refuse_input(
             "max_length", f"{expected} for {type(module).__name__}", str(given), "Leave it out for the longest."
         )
     if given is not None:
         return given
     # A tokenizer that knows no limit reports 1e30.
-    known = [value for value in (positions, tokenizer.model_max_length) if value and value < 1 << 30]
+    known = [value for value in (most, tokenizer.model_max_length) if value and value < 1 << 30]
     return min(known, default=None)
 
 
-def _positions(module: Any) -> int | None:
-    """Positions that a model has for tokens; models of RoBERTa's kind count theirs from after the padding."""
-    positions = getattr(module.config, "max_position_embeddings", None)
-    if not positions or positions < 0:
+def positions(module: Any) -> int | None:
+    """Return how many positions a model has for tokens; models of RoBERTa's kind count from after the padding.
+
+    Args:
+        module: A model of transformers.
+
+    Returns:
+        The number; ``None`` where nothing limits it.
+    """
+    most = getattr(module.config.get_text_config(), "max_position_embeddings", None)
+    if not most or most < 0:
         return None
     paddings = [
         layer.padding_idx
         for key, layer in module.named_modules()
         if key.endswith("position_embeddings") and getattr(layer, "padding_idx", None) is not None
     ]
-    return positions - (paddings[0] + 1) if paddings else positions
+    return most - (paddings[0] + 1) if paddings else most
 
 
 def _warn_of_truncation(file: Path, lengths: list[int], limit: int | None) -> None:

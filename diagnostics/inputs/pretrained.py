@@ -209,6 +209,7 @@ def _ignoring(task: Task, names: frozenset[str]) -> Task:
         sizes=task.sizes,
         readout=readout,
         constant_loss=task.constant_loss,
+        notes=task.notes,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diagnostics.errors import InputError, NotDeterministicError
+from diagnostics.inputs.functional import FunctionalModule
 from diagnostics.inputs.readout import Readout, class_accuracy, constant_prediction_loss
 
 __all__ = ["Parameters", "Task"]
@@ -32,6 +32,7 @@ class Task:
         sizes: Number of examples of each batch; inferred from the first tensor of a batch when not given.
         readout: How to read loss and score off model outputs, where the task has outputs.
         constant_loss: Loss of the best constant prediction, against which a bound is vacuous (2.11).
+        notes: What a reader of results should know about the data.
 
     Raises:
         InputError: If there are no batches, they can be read only once, or their sizes cannot be told.
@@ -51,6 +52,7 @@ class Task:
         sizes: Sequence[int] | None = None,
         readout: Readout | None = None,
         constant_loss: float | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         if iter(batches) is iter(batches):
             raise InputError(
@@ -62,6 +64,7 @@ class Task:
         self.batches = batches
         self.readout = readout
         self.constant_loss = constant_loss
+        self.notes = tuple(notes)
         self.sizes = tuple(sizes) if sizes is not None else _sizes(name, batches)
         self._check_sizes()
 
@@ -157,6 +160,7 @@ class Task:
             sizes=self.sizes,
             readout=readout,
             constant_loss=self.constant_loss,
+            notes=self.notes,
         )
 
     def check(self, params: Parameters) -> float:
@@ -223,7 +227,7 @@ class Task:
             >>> task.score({"weight": torch.eye(2), "bias": torch.zeros(2)})
             1.0
         """
-        model = _FunctionalModule(name, module, parameters)
+        model = FunctionalModule(name, module, parameters)
         own = {key: value.detach() for key, value in module.named_parameters() if key in model.names}
         given = _as_batches(name, data, batch_size)
 
@@ -244,41 +248,70 @@ class Task:
             _check_mean(name, readout.losses(outputs, batches[0]), criterion(outputs, targets[0]))
         return cls(name, loss, batches, readout=readout, constant_loss=constant_loss)
 
+    @classmethod
+    def from_causal_lm(
+        cls,
+        name: str,
+        model: torch.nn.Module,
+        tokenizer: Any,
+        examples: Iterable[tuple[Any, Any]],
+        *,
+        instruction: Any,
+        batch_size: int = 16,
+        parameters: Sequence[str] | str | None = None,
+        bos: Any = "auto",
+        layout: Any = None,
+        max_length: int | None = None,
+    ) -> Task:
+        """Build a task from a causal language model: L(θ) = −E log p(y | BOS, instruction, x).
 
-class _FunctionalModule:
-    """A module as a function of its named parameters, isolated from the original's state."""
+        The loss is summed over the tokens of y and is the mean over examples, in nats (1.8). Segments are tokenised
+        apart and joined; an end-of-text token is scored where y has one.
 
-    def __init__(self, task: str, module: torch.nn.Module, parameters: Sequence[str] | None) -> None:
-        own = dict(module.named_parameters())
-        unknown = sorted(set(parameters or ()) - set(own))
-        if unknown:
-            raise InputError(f"task {task!r}: parameters {unknown} are not in the module, which has {sorted(own)}")
-        self.task = task
-        self.names = frozenset(own if parameters is None else parameters)
-        self.allowed = frozenset(own) | {key for key, _ in module.named_buffers()}
-        # Parameters are shared, everything else is copied: eval() and buffers of the original stay as they are.
-        self.module = copy.deepcopy(module, {id(value): value for value in own.values()}).eval()
+        Args:
+            name: The task's name.
+            model: A causal language model of transformers, with or without a PEFT adapter; run in eval mode and
+                never changed.
+            tokenizer: Its tokenizer; ``None`` where all texts are lists of token ids.
+            examples: Pairs (x, y) of strings or token ids.
+            instruction: The instruction, a string or token ids.
+            batch_size: Examples per batch.
+            parameters: Names or glob patterns of the parameters the task is a function of; all by default.
+            bos: Id of the token before every sequence, ``None`` for none; by default the tokenizer's or the model's.
+            layout: A :class:`Layout` with the fixed text around the segments (a chat template's).
+            max_length: Tokens per sequence, x being cut to fit, with a ``TruncationWarning``; by default a sequence
+                that is longer than the model reads is refused.
 
-    def __call__(self, params: Parameters, batch: tuple[Any, Tensor]) -> Tensor:
-        self._check_names(params)
-        inputs = batch[0]
-        args, keywords = ((), dict(inputs)) if isinstance(inputs, Mapping) else ((inputs,), {})
-        out = torch.func.functional_call(self.module, dict(params), args, keywords)
-        out = getattr(out, "logits", out)
-        if not isinstance(out, Tensor):
-            raise InputError(
-                f"task {self.task!r}: the module returned {type(out).__name__}, expected a tensor or .logits"
-            )
-        return out
+        Returns:
+            A task whose ``notes`` say what was found about BOS, seams and unknown text.
 
-    def _check_names(self, params: Parameters) -> None:
-        """Refuse missing or unknown names: functional_call would pass over both in silence."""
-        missing, unknown = self.names - params.keys(), params.keys() - self.allowed
-        if missing or unknown:
-            raise InputError(
-                f"task {self.task!r}: the parameters do not fit the module; missing {sorted(missing)}, "
-                f"unknown {sorted(unknown)}. Pass all of dict(module.named_parameters()), or name some by parameters="
-            )
+        Raises:
+            InputError: If examples, tokenizer and model do not fit together, or the loss is not finite.
+
+        Example:
+            >>> from transformers import GPT2Config, GPT2LMHeadModel
+            >>> sizes = {"vocab_size": 8, "n_embd": 4, "n_layer": 1, "n_head": 1}
+            >>> model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
+            >>> model.lm_head.weight.data.zero_()[0].sum().item()  # every token has probability 1/8
+            0.0
+            >>> task = Task.from_causal_lm("t", model, None, [([3], [4, 5])], instruction=[6])
+            >>> round(task.mean_loss(dict(model.named_parameters())), 4)  # 2 log 8
+            4.1589
+        """
+        from diagnostics.inputs.causal_lm import causal_lm_task  # it needs this module
+
+        return causal_lm_task(
+            name,
+            model,
+            tokenizer,
+            examples,
+            instruction=instruction,
+            batch_size=batch_size,
+            parameters=parameters,
+            bos=bos,
+            layout=layout,
+            max_length=max_length,
+        )
 
 
 def _as_batches(name: str, data: Any, batch_size: int) -> Iterable[Any]:
@@ -311,7 +344,7 @@ def _split(name: str, inputs: Any, targets: Tensor, batch_size: int) -> list[tup
     return [(inputs[i : i + batch_size], targets[i : i + batch_size]) for i in cuts]
 
 
-def _check_labels(name: str, model: _FunctionalModule, params: Parameters, batches: Iterable[Any]) -> None:
+def _check_labels(name: str, model: FunctionalModule, params: Parameters, batches: Iterable[Any]) -> None:
     """Refuse class labels that the model has no output for, before the loss fails on them."""
     for batch in batches:
         with torch.no_grad():

@@ -1,0 +1,192 @@
+"""Gradients of segment log-likelihoods in several contexts, one forward pass for the segments of each (1.13)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from diagnostics.errors import InputError
+from diagnostics.inputs.causal_lm import SegmentModel
+from diagnostics.inputs.segments import Row, collate
+from diagnostics.inputs.tasks import Parameters
+from diagnostics.measures.folds import SKETCH_SIZE, FoldedGradients, Name, widened
+from diagnostics.results import Cost
+
+__all__ = ["Context", "ContextGradients", "assign_folds", "context_gradients"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """One data set under one instruction.
+
+    Attributes:
+        label: What it is, for messages.
+        rows: A sequence for each example.
+        folds: The fold of each example.
+        parts: Names of the gradients wanted, by segment, ``"x"`` or ``"y"``.
+    """
+
+    label: str
+    rows: Sequence[Row]
+    folds: Sequence[int]
+    parts: Mapping[str, Name]
+
+
+@dataclass
+class ContextGradients:
+    """What the passes over some contexts gave.
+
+    Attributes:
+        gradients: Mean gradients of log-likelihoods, by fold.
+        log_likelihoods: Their values at θ0: means over examples of sums over tokens, in nats.
+        unused: Parameters that no log-likelihood depends on.
+        cost: Passes, each over the data of its context.
+    """
+
+    gradients: FoldedGradients
+    log_likelihoods: dict[Name, float] = field(default_factory=dict)
+    unused: frozenset[str] = frozenset()
+    cost: Cost = field(default_factory=Cost)
+
+
+def context_gradients(
+    model: SegmentModel,
+    params: Parameters,
+    contexts: Sequence[Context],
+    folds: int,
+    *,
+    pad: int,
+    batch_size: int = 16,
+    keep: bool = True,
+    sketch_size: int = SKETCH_SIZE,
+    seed: int = 0,
+    progress: Callable[[float], None] = lambda share: None,
+) -> ContextGradients:
+    """Return the mean gradient of every segment wanted, by fold.
+
+    Args:
+        model: Log-likelihoods of segments as a function of parameters.
+        params: The point θ0.
+        contexts: What to measure.
+        folds: Number of folds.
+        pad: A token to fill batches with.
+        batch_size: Sequences per batch.
+        keep: Whether the means over all data are kept.
+        sketch_size: Longest vector that is kept as it is.
+        seed: Seed of the sketch.
+        progress: Called with the share of the work that is done.
+
+    Returns:
+        The gradients. Cost: a forward pass a context and a backward pass a segment.
+
+    Raises:
+        InputError: If a log-likelihood or gradient is not finite.
+    """
+    names = [name for context in contexts for name in context.parts.values()]
+    result = ContextGradients(
+        FoldedGradients(names, params, folds, keep=keep, sketch_size=sketch_size, seed=seed), unused=frozenset(params)
+    )
+    result.log_likelihoods = dict.fromkeys(names, 0.0)
+    leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+    done, total = 0, sum(len(context.rows) for context in contexts)
+    # Folds outermost: a fold's mean is sketched once, and one vector a segment is all that is held meanwhile.
+    for fold in range(folds):
+        for context in contexts:
+            rows = [row for row, own in zip(context.rows, context.folds, strict=True) if own == fold]
+            _add_fold(model, leaves, context, fold, rows, result, batch_size, pad)
+            done += len(rows)
+            progress(done / total)
+    result.cost = Cost(gradients=len(contexts), backwards=len(names) - len(contexts))
+    return result
+
+
+def assign_folds(keys: Sequence[Sequence[Hashable]], folds: int, *, seed: int = 0) -> list[list[int]]:
+    """Deal the examples of several data sets out to folds, at random and evenly.
+
+    Equal keys get the same fold wherever they are: folds that shared an example would not be independent, and
+    products of their means would keep a bias.
+
+    Args:
+        keys: For each data set, what identifies each of its examples.
+        folds: Number of folds wanted; no more than the data set with the fewest keys has.
+        seed: Seed of the deal.
+
+    Returns:
+        For each data set, the fold of each example; every fold of every data set has an example.
+
+    Example:
+        >>> assign_folds([["a", "b", "a"], ["b", "a"]], 2)
+        [[0, 1, 0], [1, 0]]
+    """
+    count = max(1, min([folds, *(len(set(each)) for each in keys)]))
+    while True:
+        found: dict[Hashable, int] = {}
+        for each in keys:
+            sizes = [0] * count
+            for key in each:
+                if key in found:
+                    sizes[found[key]] += 1
+            fresh = sorted({key for key in each if key not in found}, key=repr)
+            random.Random(seed).shuffle(fresh)
+            for key in fresh:
+                found[key] = sizes.index(min(sizes))
+                sizes[found[key]] += 1
+        dealt = [[found[key] for key in each] for each in keys]
+        # Shared keys may leave a fold of a later data set without any; fewer folds always end that.
+        if all(len(set(each)) == count for each in dealt):
+            return dealt
+        count -= 1
+
+
+def _add_fold(
+    model: SegmentModel,
+    leaves: Parameters,
+    context: Context,
+    fold: int,
+    rows: list[Row],
+    result: ContextGradients,
+    batch_size: int,
+    pad: int,
+) -> None:
+    """Add the gradients of one context over the examples of one fold."""
+    totals: dict[str, Tensor] = {}
+    # Longest first: what does not fit in memory fails at once, and rows of a length share a batch.
+    ordered = sorted(rows, key=lambda row: len(row.tokens), reverse=True)
+    for start in range(0, len(ordered), batch_size):
+        batch = collate(ordered[start : start + batch_size], pad)
+        for part, value, slopes in _segments(model, leaves, batch, list(context.parts)):
+            result.unused -= {name for name, slope in zip(leaves, slopes, strict=True) if slope is not None}
+            result.log_likelihoods[context.parts[part]] += value / len(context.rows)
+            vector = _flat(slopes, leaves)
+            totals[part] = totals[part].add_(vector) if part in totals else vector
+    for part, total in totals.items():
+        if not bool(total.isfinite().all()):
+            raise InputError(
+                f"{context.label}: expected a finite log-likelihood and gradient of {part}; found NaN or infinity. "
+                "Look for NaN in the weights, and for overflow in half precision (try float32 or bfloat16)"
+            )
+        result.gradients.add(fold, context.parts[part], total / len(rows), len(rows) / len(context.rows))
+
+
+def _segments(
+    model: SegmentModel, leaves: Parameters, batch: Mapping[str, Tensor], parts: list[str]
+) -> Iterator[tuple[str, float, Sequence[Tensor | None]]]:
+    """The sum of each segment's log-likelihood over a batch, and its gradient."""
+    values = dict(zip(("x", "y"), model(leaves, batch), strict=True))
+    for number, part in enumerate(parts, 1):
+        total = values[part].sum()
+        slopes = torch.autograd.grad(total, list(leaves.values()), retain_graph=number < len(parts), allow_unused=True)
+        yield part, float(total.detach()), slopes
+
+
+def _flat(slopes: Sequence[Tensor | None], leaves: Parameters) -> Tensor:
+    """A gradient as one vector, zero where nothing depends on a parameter."""
+    dtype = widened(leaves)
+    pairs = zip(slopes, leaves.values(), strict=True)
+    return torch.cat(
+        [(torch.zeros_like(leaf) if slope is None else slope).reshape(-1).to(dtype) for slope, leaf in pairs]
+    ).detach()

@@ -1,0 +1,188 @@
+"""Mean gradients on disjoint folds of the data: what unbiased norms and standard errors are made of (1.14)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diagnostics.errors import InputError
+from diagnostics.inputs.tasks import Parameters, Task
+from diagnostics.measures.sketch import Sketch
+from diagnostics.measures.vectors import flatten, inner, unflatten
+
+__all__ = ["SKETCH_SIZE", "FoldedGradients", "task_folds", "widened"]
+
+Name = Any  # hashable
+
+SKETCH_SIZE = 1 << 18
+
+# Columns of the fold means that are held in float64 at a time.
+_CHUNK = 1 << 16
+
+
+class FoldedGradients:
+    """Means of several gradients over each fold of their data, and over all of it.
+
+    Fold means longer than the sketch are kept as sketches only. Means over all data are kept exactly, one vector a
+    gradient, unless ``keep`` is false: then a model needs memory for one gradient at a time.
+
+    Args:
+        names: The gradients.
+        like: The parameters, for names and shapes.
+        folds: Number of folds F.
+        keep: Whether the means over all data are kept.
+        sketch_size: Longest vector that is kept as it is.
+        seed: Seed of the sketch.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[Name],
+        like: Parameters,
+        folds: int,
+        *,
+        keep: bool = True,
+        sketch_size: int = SKETCH_SIZE,
+        seed: int = 0,
+    ) -> None:
+        self.names, self.like = tuple(names), dict(like)
+        first = next(iter(self.like.values()))
+        self.dimension = sum(value.numel() for value in self.like.values())
+        self.sketch = Sketch(self.dimension, sketch_size, seed=seed, device=first.device)
+        dtype = widened(self.like)
+        self._rows = torch.zeros(folds, len(self.names), self.sketch.size, dtype=dtype, device=first.device)
+        self._means = torch.zeros(len(self.names), self.dimension, dtype=dtype, device=first.device) if keep else None
+        self.weights = torch.zeros(folds, len(self.names), dtype=torch.float64)
+
+    def add(self, fold: int, name: Name, mean: Tensor, share: float) -> None:
+        """Add the mean gradient over some examples of a fold.
+
+        Args:
+            fold: The fold.
+            name: The gradient.
+            mean: Its mean over these examples, [d].
+            share: Their share of all examples that the gradient is a mean over.
+        """
+        index = self.names.index(name)
+        self._rows[fold, index].add_(self.sketch(mean), alpha=share)
+        self.weights[fold, index] += share
+        if self._means is not None:
+            self._means[index].add_(mean, alpha=share)
+
+    def products(self) -> Tensor:
+        """Return all inner products of fold means.
+
+        Returns:
+            [F, A, F, A], float64.
+        """
+        # Rows hold sums weighted with shares; dividing their products is cheaper than dividing them.
+        weights = self.weights.flatten()
+        return (_gram(self._rows.flatten(0, 1)) / torch.outer(weights, weights)).view(2 * self.weights.shape)
+
+    def plugin(self) -> Tensor:
+        """Return the inner products of the means over all data.
+
+        Returns:
+            [A, A], float64; from the sketches where the means were not kept.
+        """
+        return _gram(self._rows.sum(0) if self._means is None else self._means)
+
+    def combine(self, row: Tensor) -> dict[str, Tensor]:
+        """Return a linear combination of the means over all data.
+
+        Args:
+            row: Coefficients, [A].
+
+        Returns:
+            The combination by parameter name, float32 at least.
+
+        Raises:
+            InputError: If the means were not kept.
+        """
+        if self._means is None:
+            raise InputError(
+                "vectors were not kept (keep_vectors=False), so that a large model fits; norms, inner products and "
+                "shares are there. For vectors, study fewer parameters (parameters=) and keep them."
+            )
+        # A sum over rows: a matrix product would round in the order that its kernel likes.
+        total = torch.zeros_like(self._means[0])
+        for value, mean in zip(row.tolist(), self._means, strict=True):
+            if value:
+                total.add_(mean, alpha=value)
+        return unflatten(total, self.like)
+
+
+def task_folds(
+    tasks: Mapping[Name, Task],
+    params: Parameters,
+    folds: int,
+    *,
+    constants: Mapping[Name, Parameters] | None = None,
+    seed: int = 0,
+) -> FoldedGradients:
+    """Return the gradients of several tasks on folds made of whole batches, dealt out in turn.
+
+    Args:
+        tasks: The tasks by name.
+        params: The point θ.
+        folds: Number of folds wanted; no more than the task with the fewest batches has.
+        constants: Vectors that are the same for all data (task vectors), with the names and shapes of ``params``.
+        seed: Seed of the sketch.
+
+    Returns:
+        The gradients and constants. Cost: one gradient a task.
+
+    Raises:
+        InputError: If a loss or gradient is not finite, or a constant does not fit the parameters.
+    """
+    count = max(1, min([folds, *(len(task.sizes) for task in tasks.values())]))
+    point = {name: value.detach() for name, value in params.items()}
+    fixed = constants or {}
+    gradients = FoldedGradients([*tasks, *fixed], point, count, seed=seed)
+    for name, vector in fixed.items():
+        inner(vector, point)  # names and shapes must agree
+        whole = flatten({key: vector[key].to(widened(point)) for key in point})
+        for fold in range(count):
+            gradients.add(fold, name, whole, 1 / count)
+    for name, task in tasks.items():
+        for number, (share, batch) in enumerate(task.weighted_batches()):
+            slopes, value = torch.func.grad_and_value(task.loss)(point, batch)
+            mean = flatten(slopes).to(widened(point))
+            if not bool(value.isfinite() and mean.isfinite().all()):
+                raise InputError(
+                    f"task {task.name!r}: expected a finite loss and gradient; found {float(value)} in batch {number}. "
+                    "Look for NaN in inputs or weights, and for overflow in half precision"
+                )
+            gradients.add(number % count, name, mean, share)
+    return gradients
+
+
+def widened(params: Parameters) -> torch.dtype:
+    """Return the type in which gradients are added up.
+
+    Args:
+        params: The parameters.
+
+    Returns:
+        Their widest type, and at least float32.
+
+    Example:
+        >>> widened({"w": torch.zeros(1, dtype=torch.bfloat16)})
+        torch.float32
+    """
+    found = torch.float32
+    for value in params.values():
+        found = torch.promote_types(found, value.dtype)
+    return found
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """Inner products of rows, [N, N], added up in float64 without a float64 copy of all of them."""
+    total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
+    for chunk in rows.split(_CHUNK, dim=1):
+        wide = chunk.double()
+        total += wide @ wide.T
+    return total.cpu()
