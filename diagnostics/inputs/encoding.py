@@ -12,7 +12,15 @@ from torch import Tensor
 from diagnostics.errors import InputError
 from diagnostics.inputs.examples import TextExamples, listed, refuse_input
 
-__all__ = ["UNREADABLE", "TruncationWarning", "encode", "open_tokenizer", "positions", "transformers"]
+__all__ = [
+    "UNREADABLE",
+    "TruncationWarning",
+    "encode",
+    "open_tokenizer",
+    "positions",
+    "read_tokenizer",
+    "transformers",
+]
 
 # What transformers raises for a folder that it cannot read.
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, ImportError)
@@ -68,13 +76,32 @@ def open_tokenizer(base: Path, expert: Path, examples: TextExamples) -> Any:
     Raises:
         InputError: If the base has none, one cannot be read, or the two differ.
     """
-    if not _has_tokenizer(base):
-        remedy = "Copy the tokenizer's files there, or tokenizer.save_pretrained(folder)."
-        refuse_input(f"base: {base}", "a tokenizer beside the weights", "none", remedy)
-    tokenizer = _open(base)
+    tokenizer = read_tokenizer("base", base)
     if _has_tokenizer(expert):
-        _compare(tokenizer, _open(expert), expert, list(examples.texts))
+        _compare(tokenizer, read_tokenizer("expert", expert), expert, list(examples.texts))
     return tokenizer
+
+
+def read_tokenizer(role: str, folder: Path) -> Any:
+    """Read the tokenizer that lies beside a model's weights.
+
+    Args:
+        role: Whose it is, for messages.
+        folder: The model's folder.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        InputError: If there is none, or transformers cannot read it.
+    """
+    if not _has_tokenizer(folder):
+        remedy = "Copy the tokenizer's files there, or tokenizer.save_pretrained(folder)."
+        refuse_input(f"{role}: {folder}", "a tokenizer beside the weights", "none", remedy)
+    try:
+        return transformers().AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except UNREADABLE as error:
+        refuse_input(folder, "a tokenizer that transformers reads", str(error), "Save the tokenizer again.")
 
 
 def transformers() -> Any:
@@ -89,20 +116,12 @@ def transformers() -> Any:
     try:
         return importlib.import_module("transformers")
     except ImportError as error:
-        raise InputError(f"models of kind 'sequence-classification' need transformers ({error}): {_INSTALL}") from error
+        raise InputError(f"models and tokenizers in folders need transformers ({error}): {_INSTALL}") from error
 
 
 def _has_tokenizer(folder: Path) -> bool:
     """Whether a folder holds a tokenizer."""
     return any(True for pattern in _FILES for _ in folder.glob(pattern))
-
-
-def _open(folder: Path) -> Any:
-    """The tokenizer of a folder."""
-    try:
-        return transformers().AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except UNREADABLE as error:
-        refuse_input(folder, "a tokenizer that transformers reads", str(error), "Save the tokenizer again.")
 
 
 def _compare(base: Any, expert: Any, folder: Path, texts: list[str]) -> None:

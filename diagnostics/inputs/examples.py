@@ -21,6 +21,7 @@ __all__ = [
     "class_targets",
     "is_tensor_file",
     "listed",
+    "read_pairs",
     "read_tensors",
     "read_texts",
     "refuse_input",
@@ -28,7 +29,8 @@ __all__ = [
 
 # What a column may be called when the caller does not say.
 COLUMNS = {"text": ("text", "x"), "label": ("label", "y"), "inputs": ("inputs",), "targets": ("targets",)}
-_PARTNERS = {"text": "label", "label": "text", "inputs": "targets", "targets": "inputs"}
+COLUMNS |= {"x": ("x",), "y": ("y",)}
+_PARTNERS = {"text": "label", "label": "text", "inputs": "targets", "targets": "inputs", "x": "y", "y": "x"}
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,40 @@ def read_texts(path: str | Path, columns: Mapping[str, str] | None = None) -> Te
         (1,)
     """
     file = Path(path).expanduser()
-    rows = list(_rows(file))
-    if not rows:
-        refuse_input(file, "at least one example, a JSON object on a line of its own", "none", "Add examples.")
+    rows = _some_rows(file)
     given = columns or {}
     text, label = (_choose(file, role, given.get(role), rows[0][1]) for role in ("text", "label"))
     texts = tuple(_text(file, line, text, row) for line, row in rows)
     labels = tuple(_label(file, line, label, row) for line, row in rows)
     return TextExamples(file, texts, labels, tuple(line for line, _ in rows))
+
+
+def read_pairs(path: str | Path, columns: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
+    """Read what a language model is given and what it should answer, one JSON object per line.
+
+    Args:
+        path: The file.
+        columns: Names of the keys, as ``{"x": …, "y": …}``; by default just these letters.
+
+    Returns:
+        Pairs (x, y) in the order of the file; x may be empty.
+
+    Raises:
+        InputError: If the file is missing or empty, or a line is not an object with texts under both keys.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+        ...     _ = file.write('{"x": "2 + 2 =", "y": " 4"}')
+        ...     file.flush()
+        ...     read_pairs(file.name)
+        [('2 + 2 =', ' 4')]
+    """
+    file = Path(path).expanduser()
+    rows = _some_rows(file)
+    given = columns or {}
+    x, y = (_choose(file, role, given.get(role), rows[0][1]) for role in ("x", "y"))
+    return [(_string(file, line, x, row), _text(file, line, y, row)) for line, row in rows]
 
 
 def class_targets(examples: TextExamples, names: Mapping[str, int], classes: int) -> Tensor:
@@ -187,6 +215,14 @@ def refuse_input(where: object, expected: str, found: str, remedy: str) -> NoRet
     raise InputError(f"{where}: expected {expected}; found {found}. {remedy}")
 
 
+def _some_rows(file: Path) -> list[tuple[int, dict[str, Any]]]:
+    """The rows of a file that must not be empty."""
+    rows = list(_rows(file))
+    if not rows:
+        refuse_input(file, "at least one example, a JSON object on a line of its own", "none", "Add examples.")
+    return rows
+
+
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield each JSON object with the number of its line."""
     try:
@@ -245,6 +281,14 @@ def _text(file: Path, line: int, key: str, row: Mapping[str, Any]) -> str:
     value = _value(file, line, key, row)
     if not isinstance(value, str) or not value.strip():
         refuse_input(f"{file}, line {line}: {key}", "a text", _short(value), "Fill the text in or remove the line.")
+    return value
+
+
+def _string(file: Path, line: int, key: str, row: Mapping[str, Any]) -> str:
+    """A row's text, which may be empty."""
+    value = _value(file, line, key, row)
+    if not isinstance(value, str):
+        refuse_input(f"{file}, line {line}: {key}", "a text", _short(value), 'Write a text; "" if there is none.')
     return value
 
 

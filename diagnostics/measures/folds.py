@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.tasks import Parameters, Task
+from diagnostics.measures.pieces import pieces_of
 from diagnostics.measures.sketch import Sketch
 from diagnostics.measures.vectors import flatten, inner, unflatten
 
@@ -123,12 +124,15 @@ def task_folds(
     constants: Mapping[Name, Parameters] | None = None,
     seed: int = 0,
 ) -> FoldedGradients:
-    """Return the gradients of several tasks on folds made of whole batches, dealt out in turn.
+    """Return the gradients of several tasks on disjoint folds of their data.
+
+    Whole batches are dealt out to the folds in turn. Where a task has fewer batches than folds, its examples are, if
+    its batches are tensors with examples first.
 
     Args:
         tasks: The tasks by name.
         params: The point θ.
-        folds: Number of folds wanted; no more than the task with the fewest batches has.
+        folds: Number of folds wanted; there are no more than every task can fill.
         constants: Vectors that are the same for all data (task vectors), with the names and shapes of ``params``.
         seed: Seed of the sketch.
 
@@ -138,8 +142,9 @@ def task_folds(
     Raises:
         InputError: If a loss or gradient is not finite, or a constant does not fit the parameters.
     """
-    count = max(1, min([folds, *(len(task.sizes) for task in tasks.values())]))
     point = {name: value.detach() for name, value in params.items()}
+    pieces = {name: pieces_of(task, point, folds) for name, task in tasks.items()}
+    count = max(1, min([folds, *(piece.available for piece in pieces.values())]))
     fixed = constants or {}
     gradients = FoldedGradients([*tasks, *fixed], point, count, seed=seed)
     for name, vector in fixed.items():
@@ -148,15 +153,15 @@ def task_folds(
         for fold in range(count):
             gradients.add(fold, name, whole, 1 / count)
     for name, task in tasks.items():
-        for number, (share, batch) in enumerate(task.weighted_batches()):
+        for number, (fold, share, batch) in enumerate(pieces[name].deal(count)):
             slopes, value = torch.func.grad_and_value(task.loss)(point, batch)
             mean = flatten(slopes).to(widened(point))
             if not bool(value.isfinite() and mean.isfinite().all()):
                 raise InputError(
-                    f"task {task.name!r}: expected a finite loss and gradient; found {float(value)} in batch {number}. "
-                    "Look for NaN in inputs or weights, and for overflow in half precision"
+                    f"task {task.name!r}: expected a finite loss and gradient; found {float(value)} in part {number} "
+                    "of its data. Look for NaN in inputs or weights, and for overflow in half precision"
                 )
-            gradients.add(number % count, name, mean, share)
+            gradients.add(fold, name, mean, share)
     return gradients
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from diagnostics.theory.fold_gram import FoldGram, norm_stderr
 __all__ = [
     "Alphas",
     "GradientAlignment",
+    "check_alphas",
     "choose_alphas",
     "evidence",
     "fold_gram",
@@ -110,7 +111,7 @@ class GradientAlignment(Result):
 
 def gradient_alignment(
     target: Task,
-    components: Sequence[Task],
+    components: Sequence[Task] | Mapping[str, Task],
     params: Parameters,
     *,
     alphas: Alphas = "best",
@@ -119,15 +120,15 @@ def gradient_alignment(
 ) -> GradientAlignment:
     """Measure ∇ℰ(θ0) = ∇L_*(θ0) − Σ α_i ∇L_i(θ0) (1.3).
 
-    Folds are made of whole batches, so norms are unbiased where batches are random parts of the data: shuffle data
-    that are sorted. The α of ``"best"`` and ``"nonnegative"`` are those of these data, and are taken as given.
+    Folds are dealt out in the order of the data, so norms are unbiased where that order is random: shuffle data that
+    are sorted. The α of ``"best"`` and ``"nonnegative"`` are those of these data, and are taken as given.
 
     Args:
         target: The task to be reached.
-        components: The tasks whose task vectors are added, at least one.
+        components: The tasks whose task vectors are added, at least one; a mapping gives them in its order.
         params: θ0.
         alphas: ``"best"`` (1.6), ``"nonnegative"`` for the best α ≥ 0, or one number a component, of any sign.
-        folds: Disjoint folds of each task's batches; at least four give standard errors.
+        folds: Disjoint folds of each task's data; at least four give standard errors.
         seed: Seed of the sketch that stands for long fold means.
 
     Returns:
@@ -144,17 +145,19 @@ def gradient_alignment(
     """
     if not components:
         raise InputError("components: expected at least one task; found none. Pass the tasks that are added.")
-    tasks = dict(enumerate([target, *components]))
+    listed = components.values() if isinstance(components, Mapping) else components
+    tasks: dict[Any, Task] = dict(enumerate([target, *listed]))
+    check_alphas(alphas, len(tasks) - 1)
     gradients = task_folds(tasks, params, folds, seed=seed)
     gram = fold_gram(gradients)
     chosen = choose_alphas(gram.plugin, alphas)
     row = alignment_row(chosen)
     notes = [note for task in tasks.values() for note in task.notes]
     if gram.folds < 4:
-        few = min(len(task.sizes) for task in tasks.values())
+        few = min(tasks.values(), key=lambda task: len(task.sizes)).name
         notes.append(
-            f"no standard error: it takes four folds, and there are {gram.folds} (folds={folds}; the task with the "
-            f"fewest batches has {few}). Make batches smaller"
+            f"no standard error: it takes four folds, and there are {gram.folds} (folds={folds}; task {few!r} has the "
+            "fewest batches). Give more examples, in smaller batches if they are not tensors with examples first"
         )
     return GradientAlignment(
         names=tuple(task.name for task in tasks.values()),
@@ -193,22 +196,33 @@ def choose_alphas(gram: Tensor, alphas: Alphas) -> Tensor:
     Returns:
         α, [K], float64.
 
-    Raises:
-        InputError: If the word is unknown, or the numbers are too many, too few or not finite.
-
     Example:
         >>> choose_alphas(torch.eye(3), [1, -0.5]).tolist()
         [1.0, -0.5]
     """
-    count = len(gram) - 1
+    check_alphas(alphas, len(gram) - 1)
+    if isinstance(alphas, str):
+        return best_alphas(gram, sign="any" if alphas == "best" else "nonnegative")
+    return torch.tensor([float(value) for value in alphas], dtype=torch.float64)
+
+
+def check_alphas(alphas: Alphas, count: int) -> None:
+    """Refuse coefficients that cannot be used, before anything is measured.
+
+    Args:
+        alphas: A word or numbers.
+        count: Number of components.
+
+    Raises:
+        InputError: If the word is unknown, or the numbers are too many, too few or not finite.
+    """
     if isinstance(alphas, str):
         if alphas not in ("best", "nonnegative"):
             raise InputError(f"alphas: expected 'best', 'nonnegative' or {count} numbers; found {alphas!r}.")
-        return best_alphas(gram, sign="any" if alphas == "best" else "nonnegative")
+        return
     values = [float(value) for value in alphas]
     if len(values) != count or not all(map(math.isfinite, values)):
         raise InputError(f"alphas: expected {count} finite numbers, one a component; found {values}.")
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def relative_estimate(gram: FoldGram, error: Tensor, target: Tensor) -> Estimate:

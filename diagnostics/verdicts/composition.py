@@ -21,7 +21,15 @@ from diagnostics.results import Cost, Estimate, Result, Status, Verdict, plain
 from diagnostics.theory.alignment import alignment_row, relative_error
 from diagnostics.theory.composition import Atom, alignment_terms, required_atoms
 from diagnostics.theory.fold_gram import CONFIDENCE, FoldGram, norm_stderr
-from diagnostics.verdicts.alignment import FOLDS, Alphas, choose_alphas, evidence, fold_gram, relative_estimate
+from diagnostics.verdicts.alignment import (
+    FOLDS,
+    Alphas,
+    check_alphas,
+    choose_alphas,
+    evidence,
+    fold_gram,
+    relative_estimate,
+)
 from diagnostics.verdicts.prompts import Prompts, prepare
 
 __all__ = ["Cause", "CompositionAudit", "Term", "audit_composition"]
@@ -245,6 +253,7 @@ def audit_composition(
         >>> audit.relative < 1e-5  # a multi-task target: ∇ℰ = 0 at α = α' (1.7)
         True
     """
+    check_alphas(alphas, len(instructions))
     own = select_parameters(model, parameters)
     segments = Segmenter(tokenizer, model, bos=bos, max_length=max_length)
     prompts = prepare(

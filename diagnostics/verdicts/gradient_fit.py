@@ -77,7 +77,7 @@ def gradient_fit(
         task: The task that was fine-tuned on.
         params: θ0.
         task_vector: τ = θ − θ0, with the names and shapes of ``params``.
-        folds: Disjoint folds of the task's batches; at least four give intervals.
+        folds: Disjoint folds of the task's data; at least four give intervals.
         seed: Seed of the sketch that stands for long fold means.
 
     Returns:
@@ -94,13 +94,11 @@ def gradient_fit(
     """
     gradients = task_folds({"g": task}, params, folds, constants={"tau": task_vector}, seed=seed)
     gram = fold_gram(gradients)
-    square, along, length = (
-        float(gram.plugin[gram.names.index(a), gram.names.index(b)]) for a, b in ("gg", ("tau", "g"), ("tau", "tau"))
-    )
+    square, along, length = float(gram.plugin[0, 0]), float(gram.plugin[0, 1]), float(gram.plugin[1, 1])
     eta = along / square if square > 0 else math.nan
     cosine = max(-1.0, min(1.0, along / math.sqrt(square * length))) if square * length > 0 else math.nan
     notes = [] if square * length > 0 else ["no cosine: the gradient or the task vector is zero"]
-    notes += [] if gram.folds >= 4 else [f"no intervals: they take four batches, and the task has {gram.folds}"]
+    notes += [] if gram.folds >= 4 else [f"no intervals: they take four folds, and the task fills {gram.folds}"]
     return GradientFit(
         name=task.name,
         eta=eta,
@@ -186,7 +184,7 @@ def merge_error(
         component_vectors: τ_1, …, τ_K.
         coefficients: λ_1, …, λ_K; by default those that belong to ``alphas``.
         alphas: α, as :func:`gradient_alignment` takes it; not used where ``coefficients`` are given.
-        folds: Disjoint folds of each task's batches; at least four give intervals.
+        folds: Disjoint folds of each task's data; at least four give intervals.
         seed: Seed of the sketch that stands for long fold means.
 
     Returns:
@@ -226,7 +224,9 @@ def merge_error(
         chosen = choose_alphas(plugin[len(tasks) :, len(tasks) :], alphas).tolist()
         lambdas = matched_coefficients(etas, chosen)
     else:
-        lambdas = choose_alphas(torch.eye(len(tasks)), list(coefficients)).tolist()
+        lambdas = [float(value) for value in coefficients]
+        if len(lambdas) != len(components) or not all(map(math.isfinite, lambdas)):
+            raise InputError(f"coefficients: expected {len(components)} finite numbers; found {lambdas}.")
         chosen = matched_alphas(etas, lambdas)
     rows = merge_error_rows(etas, chosen, lambdas)
     delta, first = _norm(plugin, rows[0]), rows[1]

@@ -67,10 +67,10 @@ class Prompts:
             Whose data under which instruction.
         """
         own = [name for name, index in zip(self.names, self.contexts.data, strict=True) if index == atom.data]
-        whose = "target" if atom.data == 0 else own[0]
+        whose = "the target's data" if atom.data == 0 else f"data of component {own[0]}"
         known = {self.contexts.none: "no instruction", self.contexts.joined: "all instructions joined"}
         known |= {each: f"instruction {name}" for name, each in zip(self.names, self.contexts.single, strict=True)}
-        return f"data {whose}, {({self.contexts.target: 'its instruction'} | known).get(atom.instruction)}"
+        return f"{whose}, {({self.contexts.target: 'its instruction'} | known).get(atom.instruction)}"
 
 
 def prepare(

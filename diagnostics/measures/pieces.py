@@ -1,0 +1,110 @@
+"""Dealing the data of a task out to folds: whole batches, or single examples where batches are few."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diagnostics.inputs.tasks import Parameters, Task
+from diagnostics.measures.vectors import flatten
+
+__all__ = ["Pieces", "pieces_of"]
+
+Piece = tuple[int, float, Any]
+
+# How far the gradient of a batch and that of its parts may be apart, relative: rounding, and no more.
+_RTOL = 1e-3
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The data of a task, ready to be dealt out.
+
+    Attributes:
+        available: Most folds that can be filled.
+        deal: Given a number of folds, the fold, the share of all examples and the batch of each piece.
+    """
+
+    available: int
+    deal: Callable[[int], Iterator[Piece]]
+
+
+def pieces_of(task: Task, params: Parameters, folds: int) -> Pieces:
+    """Return the data of a task in at least ``folds`` pieces where that is possible.
+
+    Args:
+        task: The task.
+        params: A point at which to check that the loss is a mean over examples.
+        folds: Number of folds wanted.
+
+    Returns:
+        Whole batches where there are enough or they cannot be cut, and examples otherwise.
+
+    Example:
+        >>> task = Task("t", lambda p, b: (p["w"] * b).mean(), [torch.arange(5.0)])
+        >>> pieces = pieces_of(task, {"w": torch.ones(1)}, 2)
+        >>> [(fold, share, batch.tolist()) for fold, share, batch in pieces.deal(2)]
+        [(0, 0.6, [0.0, 2.0, 4.0]), (1, 0.4, [1.0, 3.0])]
+    """
+    if len(task.sizes) < folds and task.examples > len(task.sizes) and _divisible(task, params):
+        return Pieces(task.examples, lambda count: _examples(task, count))
+    return Pieces(len(task.sizes), lambda count: _batches(task, count))
+
+
+def _batches(task: Task, count: int) -> Iterator[Piece]:
+    """Whole batches in turn."""
+    for number, (share, batch) in enumerate(task.weighted_batches()):
+        yield number % count, share, batch
+
+
+def _examples(task: Task, count: int) -> Iterator[Piece]:
+    """Every batch cut so that examples go to the folds in turn, whatever the sizes of batches."""
+    start = 0
+    for size, batch in zip(task.sizes, task.batches, strict=True):
+        for fold in range(count):
+            chosen = slice((fold - start) % count, None, count)
+            kept = len(range(size)[chosen])
+            if kept:
+                yield fold, kept / task.examples, _cut(batch, chosen)
+        start += size
+
+
+def _divisible(task: Task, params: Parameters) -> bool:
+    """Whether batches are tensors with examples first, and the loss is the mean over them."""
+    if not all(_cuttable(batch, size) for size, batch in zip(task.sizes, task.batches, strict=True)):
+        return False
+    size, batch = max(zip(task.sizes, task.batches, strict=True), key=lambda pair: pair[0])
+    parts = [slice(0, size // 2), slice(size // 2, size)]
+    # The gradient tells, not the loss: a tensor of something else may be cut without changing the mean of losses.
+    slope = torch.func.grad(task.loss)
+    whole = flatten(slope(params, batch))
+    mean = sum(
+        (flatten(slope(params, _cut(batch, part))) * (len(range(size)[part]) / size) for part in parts),
+        torch.zeros_like(whole),
+    )
+    return float((whole - mean).norm()) <= _RTOL * max(float(whole.norm()), float(mean.norm()))
+
+
+def _cuttable(batch: Any, size: int) -> bool:
+    """Whether everything in a batch that has a length is a tensor of this many examples."""
+    if isinstance(batch, Tensor):
+        return batch.ndim > 0 and len(batch) == size
+    if isinstance(batch, tuple | list | Mapping):
+        parts = batch.values() if isinstance(batch, Mapping) else batch
+        return all(_cuttable(part, size) for part in parts)
+    return batch is None or isinstance(batch, bool | int | float)
+
+
+def _cut(batch: Any, chosen: slice) -> Any:
+    """The chosen examples of a batch."""
+    if isinstance(batch, Tensor):
+        return batch[chosen]
+    if isinstance(batch, Mapping):
+        return {key: _cut(part, chosen) for key, part in batch.items()}
+    if isinstance(batch, tuple | list):
+        return type(batch)(_cut(part, chosen) for part in batch)
+    return batch
