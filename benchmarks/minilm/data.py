@@ -6,27 +6,33 @@ Run ``python -m benchmarks.minilm.data`` to build every task into the cache and 
 
 import hashlib
 import json
-import os
 import random
 import re
-import subprocess
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
 
+from benchmarks.debian import (
+    CACHE,
+    LISTS,
+    SEED,
+    SHARES,
+    UPDATE,
+    Stanza,
+    read_translations,
+    source_of,
+    split_description,
+    split_of,
+    write_rows,
+)
 from diagnostics.errors import InputError
 
-CACHE = Path.home() / ".cache" / "task-arithmetic-diagnostics"
 SAMPLE = Path(__file__).with_name("sample.jsonl")
-LISTS = Path("/var/lib/apt/lists")
-APT_HELPER = "/usr/lib/apt/apt-helper"
-UPDATE = 'apt-get -o Acquire::Languages="en,fr,de,es,ja" update'
 LANGUAGES = ("en", "fr", "de", "es", "ja")
 
-SEED = 0
-SIZES = {"train": 1200, "probe": 256, "test": 512}
+SIZES = SHARES
 SMALLEST = {"train": 600, "probe": 128, "test": 256}
 MAX_CHARACTERS = 400
 
@@ -176,7 +182,7 @@ def load_tasks(names: Iterable[str] | None = None, cache: Path = CACHE / "debian
         languages = sorted({language for name in missing for language in RULES[name].languages})
         descriptions = read_descriptions(languages)
         for name in missing:
-            _write_rows(cache / f"{name}.jsonl", _build(name, descriptions))
+            write_rows(cache / f"{name}.jsonl", _build(name, descriptions))
     return {name: read_tasks(cache / f"{name}.jsonl")[name] for name in wanted}
 
 
@@ -197,62 +203,23 @@ def read_tasks(path: Path) -> dict[str, TextTask]:
 
 def read_descriptions(languages: Iterable[str], lists: Path = LISTS) -> list[Description]:
     """Every description in ``languages`` that apt's lists hold, each text once in its language."""
-    packages: dict[str, dict[str, str]] = {}
-    for stanza in _stanzas(_list_files(lists, "Packages")):
-        packages.setdefault(stanza["Package"], stanza)
     found: dict[tuple[str, str], Description] = {}
-    for language in languages:
-        for stanza in _stanzas(_list_files(lists, f"Translation-{language}")):
-            package = packages.get(stanza["Package"], {})
-            if package.get("Description-md5") == stanza["Description-md5"]:
-                description = _describe(package, language, stanza[f"Description-{language}"])
-                found.setdefault((language, description.text.casefold()), description)
+    for package, language, value in read_translations(languages, lists):
+        description = _describe(package, language, value)
+        found.setdefault((language, description.text.casefold()), description)
     return sorted(found.values(), key=lambda each: (each.package, each.language))
 
 
-def split_of(source: str) -> str:
-    """The split of a source package, the same in every task: sibling packages never fall into two splits."""
-    point = int(hashlib.sha256(f"{SEED}:{source}".encode()).hexdigest()[:8], 16) / 16**8
-    for split, size in SIZES.items():
-        point -= size / sum(SIZES.values())
-        if point < 0:
-            return split
-    return "test"
-
-
-def _list_files(lists: Path, kind: str) -> list[Path]:
-    """The files of one kind in apt's folder, compressed or not."""
-    files = sorted([*lists.glob(f"*_{kind}"), *lists.glob(f"*_{kind}.*")])
-    if not files:
-        raise InputError(
-            f"no *_{kind} file in {lists}; the descriptions come from apt's lists on a Debian machine: "
-            f"run `{UPDATE}` as root, then try again"
-        )
-    return files
-
-
-def _stanzas(files: Iterable[Path]) -> Iterator[dict[str, str]]:
-    """The stanzas of apt's lists as field → value; continuation lines keep their leading space."""
-    for path in files:
-        shown = subprocess.run([APT_HELPER, "cat-file", str(path)], check=True, capture_output=True)
-        for stanza in filter(None, shown.stdout.decode().split("\n\n")):
-            fields = re.findall(r"^(\S+?):[ ]?(.*(?:\n[ \t].*)*)", stanza, re.MULTILINE)
-            yield dict(fields)
-
-
-def _describe(package: dict[str, str], language: str, value: str) -> Description:
+def _describe(package: Stanza, language: str, value: str) -> Description:
     """A description with its keys."""
     tags = re.split(r",\s*", package.get("Tag", ""))
     keys = frozenset([f"language::{language}", f"section::{package.get('Section', '')}", *filter(None, tags)])
-    source = package.get("Source", package["Package"]).split()[0]
-    return Description(package["Package"], source, language, keys, _text(package["Package"], value))
+    return Description(package["Package"], source_of(package), language, keys, _text(package["Package"], value))
 
 
 def _text(package: str, value: str) -> str:
     """The short description and the first paragraph of the long one, without the package's own name."""
-    short, _, long = value.partition("\n")
-    first_paragraph = re.split(r"^ \.$", long, maxsplit=1, flags=re.MULTILINE)[0]
-    text = re.sub(rf"(?<![\w-]){re.escape(package)}(?![\w-])", "", f"{short}. {first_paragraph}")
+    text = re.sub(rf"(?<![\w-]){re.escape(package)}(?![\w-])", "", ". ".join(split_description(value)))
     return " ".join(text.split())[:MAX_CHARACTERS].strip(" .:")
 
 
@@ -285,15 +252,6 @@ def _draw(pools: dict[str, list[Description]], size: int, rng: random.Random) ->
     rounds = zip_longest(*([(label, each) for each in pool] for label, pool in shuffled.items()))
     drawn = [pair for pairs in rounds for pair in pairs if pair is not None][:size]
     return rng.sample(drawn, len(drawn))
-
-
-def _write_rows(path: Path, rows: list[dict[str, str]]) -> None:
-    """Write JSON lines under a temporary name and move them in place: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    temporary.write_text("".join(lines), encoding="utf-8")
-    temporary.replace(path)
 
 
 def main() -> None:

@@ -1,0 +1,127 @@
+"""The error terms of every target of the study, and what they are held against: measured before any merge is made.
+
+python -m benchmarks.composition.terms        # resumes where it stopped; needs base and experts
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import diagnostics as dx
+from benchmarks.composition.data import FOLDER, load_study
+from benchmarks.composition.experts import EXPERTS, Loaded, Recipe, file_of, load_expert
+from benchmarks.composition.model import read_record, set_parameters, write_record
+from benchmarks.composition.tasks import Pair, Study, Target
+from diagnostics.measures.folds import task_folds
+from diagnostics.results import plain
+from diagnostics.theory.alignment import alignment_row, best_alphas
+from diagnostics.verdicts.alignment import fold_gram, relative_estimate
+
+TERMS = FOLDER / "terms"
+EXAMPLES = 256
+
+
+def measure(study: Study, target: Target, base: Loaded, recipe: Recipe, experts: Path, examples: int) -> dict:
+    """The audit of a target, and the geometry of its gradients and task vectors."""
+    started = time.perf_counter()
+    set_parameters(base.model, base.parameters)
+    tasks = [study.tasks[name] for name in (target.name, *target.components)]
+    data = [sample(task.train, examples) for task in tasks]
+    joined = "".join(task.instruction for task in tasks[1:])
+    audit = dx.audit_composition(
+        base.model,
+        base.tokenizer,
+        instructions=[task.instruction for task in tasks[1:]],
+        target_instruction=None if tasks[0].instruction == joined else tasks[0].instruction,
+        target_examples=data[0],
+        component_examples=data[1:],
+        batch_size=32,
+    )
+    losses = [
+        dx.Task.from_causal_lm(task.name, base.model, base.tokenizer, each, instruction=task.instruction, batch_size=32)
+        for task, each in zip(tasks, data, strict=True)
+    ]
+    vectors = [difference(load_expert(task, base, recipe, experts), base.parameters) for task in tasks]
+    error = dx.merge_error(losses[0], losses[1:], base.parameters, vectors[0], vectors[1:])
+    fits = [dx.gradient_fit(*each, folds=8) for each in zip(losses, 3 * [base.parameters], vectors, strict=True)]
+    return {
+        "audit": audit.to_dict(),
+        "merge_error": error.to_dict(),
+        "gradient_fit": [fit.to_dict() for fit in fits],
+        "vectors": geometry(vectors),
+        "slope": slope(losses[0], base.parameters, vectors[1:]),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def sample(pairs: list[Pair], count: int) -> list[Pair]:
+    """So many examples, evenly from a list: a multi-task target has those of one component before those of the other."""
+    return [pairs[(number * len(pairs)) // count] for number in range(min(count, len(pairs)))]
+
+
+def difference(expert: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A task vector."""
+    return {name: expert[name] - value for name, value in base.items()}
+
+
+def geometry(vectors: list[dict[str, Tensor]]) -> dict[str, Any]:
+    """Norms and cosines of (τ_*, τ_1, τ_2), and the share of τ_* outside the span of the other two."""
+    flat = torch.stack([torch.cat([each.reshape(-1) for each in vector.values()]) for vector in vectors]).double()
+    gram = flat @ flat.T
+    row = alignment_row(best_alphas(gram))
+    norms = gram.diagonal().sqrt()
+    return plain(
+        {
+            "norms": norms,
+            "cosines": gram / torch.outer(norms, norms),
+            "outside": float((row @ gram @ row).clamp_min(0).sqrt() / norms[0]),
+        }
+    )
+
+
+def slope(task: dx.Task, base: Mapping[str, Tensor], vectors: list[dict[str, Tensor]]) -> dict[str, Any]:
+    """How much of the target's gradient lies outside the span of the components' task vectors."""
+    gram = fold_gram(task_folds({"g": task}, base, 8, constants=dict(enumerate(vectors))))
+    row = alignment_row(best_alphas(gram.plugin))
+    return plain(relative_estimate(gram, row, gram.row({"g": 1.0})))
+
+
+def run(
+    study: Study, names: list[str], base: Loaded, recipe: Recipe, experts: Path, folder: Path, examples: int = EXAMPLES
+) -> list[dict[str, Any]]:
+    """Measure targets, each into a file of its own, unless it is there already of the same base and data."""
+    rows = []
+    for name in names:
+        target, path = study.targets[name], folder / f"{file_of(name)}.json"
+        identity = {
+            "base": base.digest,
+            "data": [study.tasks[each].digest for each in (*target.components, name)],
+            "examples": examples,
+        }
+        row = read_record(path)
+        if any(row.get(key) != value for key, value in identity.items()):
+            row = {"name": name, **identity, **measure(study, target, base, recipe, experts, examples)}
+            write_record(path, row)
+            print(f"{name}: {row['audit']['relative_estimate']['value']:.3f}, {row['seconds']} s", flush=True)
+        rows.append(row)
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure the terms of every target."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.composition.terms", description=main.__doc__)
+    parser.add_argument("--threads", type=int, default=1, help="threads (%(default)s)")
+    torch.set_num_threads(parser.parse_args(arguments).threads)
+    study = load_study()
+    run(study, list(study.targets), Loaded(), Recipe(), EXPERTS, TERMS)
+
+
+if __name__ == "__main__":
+    main()
