@@ -11,6 +11,7 @@ from typing import Annotated
 import torch
 import typer
 
+from diagnostics.commands import audit
 from diagnostics.commands.options import (
     CoefficientsOption,
     HtmlOption,
@@ -227,6 +228,9 @@ def predict_command(
     negative = prediction.verdict is Verdict.REFUTED
     sections, payload = (prediction_section(prediction),), {"prediction": prediction}
     output.give(Answer("Will the merge work?", prediction_headline(prediction), sections, payload, negative))
+
+
+app.command("audit", help=audit.HELP)(audit.audit_command)
 
 
 @app.command(

@@ -11,7 +11,7 @@ import typer
 from diagnostics.errors import InputError
 from diagnostics.report.extras import require
 
-__all__ = ["CoefficientsOption", "HtmlOption", "JsonOption", "QuietOption", "parse_coefficients"]
+__all__ = ["CoefficientsOption", "HtmlOption", "JsonOption", "QuietOption", "parse_alphas", "parse_coefficients"]
 
 
 def _json_file(path: Path | None) -> Path | None:
@@ -78,24 +78,49 @@ def parse_coefficients(text: str | None) -> float | list[float] | dict[str, floa
         >>> [parse_coefficients(text) for text in ("0.5", "0.5,0.3", "a=0.5, b=-0.3")]
         [0.5, [0.5, 0.3], {'a': 0.5, 'b': -0.3}]
     """
-    if text is None:
-        return None
+    return None if text is None else _numbers("--coefficients", text)
+
+
+def parse_alphas(text: str | None) -> str | list[float] | dict[str, float] | None:
+    """Read α as they are written on the command line.
+
+    Args:
+        text: ``best``, ``nonnegative``, numbers, or numbers by name; or nothing.
+
+    Returns:
+        The word, or the numbers.
+
+    Raises:
+        InputError: If it is none of these.
+
+    Example:
+        >>> [parse_alphas(text) for text in ("best", "1", "1,-0.5", "a=1,b=0.5")]
+        ['best', [1.0], [1.0, -0.5], {'a': 1.0, 'b': 0.5}]
+    """
+    if text is None or text in ("best", "nonnegative"):
+        return text
+    values = _numbers("--alphas", text)
+    return [values] if isinstance(values, float) else values
+
+
+def _numbers(option: str, text: str) -> float | list[float] | dict[str, float]:
+    """One number, several, or numbers by name."""
     pairs = [part.rpartition("=") for part in text.split(",")]
     names = [name.strip() for name, equals, _ in pairs if equals]
-    values = [_number(text, value) for _, _, value in pairs]
+    values = [_number(option, text, value) for _, _, value in pairs]
     if names and (len(names) < len(pairs) or len(set(names)) < len(names)):
-        raise InputError(f"--coefficients: expected every expert named once; found {text!r}. Write a=0.5,b=0.3.")
+        raise InputError(f"{option}: expected every name once; found {text!r}. Write a=0.5,b=0.3.")
     if names:
         return dict(zip(names, values, strict=True))
     return values if len(values) > 1 else values[0]
 
 
-def _number(text: str, part: str) -> float:
+def _number(option: str, text: str, part: str) -> float:
     """A finite number."""
     try:
         value = float(part)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise InputError(f"--coefficients: expected numbers; found {part!r} in {text!r}. Write 0.5 or a=0.5,b=0.3.")
+        raise InputError(f"{option}: expected numbers; found {part!r} in {text!r}. Write 0.5 or a=0.5,b=0.3.")
     return value

@@ -24,7 +24,7 @@ from diagnostics.report.provenance import footer
 from diagnostics.report.text import render_text
 from diagnostics.report.wording import clean
 
-__all__ = ["Answer", "Commands", "Output"]
+__all__ = ["Answer", "Commands", "Output", "by_share"]
 
 ANSWERED, NO, WRONG_INPUT = 0, 1, 2
 
@@ -140,6 +140,35 @@ class Output:
             write_atomic(self.html, render_html(document))
         if not self.quiet:
             render_text(document, Console(), page=self.html)
+
+
+def by_share(progress: Callable[[str], None], step: str) -> Callable[[float], None]:
+    """Report a long step by the share of it that is done, every tenth once.
+
+    Args:
+        progress: Shows a text.
+        step: What is done.
+
+    Returns:
+        A function to call with the share.
+
+    Example:
+        >>> show = by_share(print, "measuring")
+        >>> for share in (0.01, 0.11, 0.15, 0.5):
+        ...     show(share)
+        measuring: 0%
+        measuring: 10%
+        measuring: 50%
+    """
+    shown: set[int] = set()
+
+    def show(share: float) -> None:
+        tenth = int(10 * share)
+        if tenth not in shown:
+            shown.add(tenth)
+            progress(f"{step}: {10 * tenth}%")
+
+    return show
 
 
 def _say(message: str, style: str) -> None:

@@ -250,8 +250,8 @@ def load_audit_config(path: str | Path) -> AuditConfig:
 
     Example:
         >>> import tempfile
-        >>> with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
-        ...     _ = file.write('model = "base"\\ncomponents.a = {instruction = "A", data = "a"}\\ntarget = {data = "t"}')
+        >>> with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        ...     _ = file.write("{model: base, components: {a: {instruction: A, data: a.jsonl}}, target: {data: b}}")
         ...     file.flush()
         ...     load_audit_config(file.name).components["a"].instruction
         'A'

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from diagnostics.errors import InputError
-from diagnostics.inputs.checkpoints import ADAPTER_WEIGHTS, is_adapter
+from diagnostics.inputs.checkpoints import ADAPTER_WEIGHTS, FileCheckpoint, is_adapter
 from diagnostics.inputs.encoding import UNREADABLE, read_tokenizer, transformers
 from diagnostics.inputs.examples import listed, refuse_input
 
@@ -75,7 +75,7 @@ def _load(folder: Path, dtype: torch.dtype | None) -> tuple[Any, tuple[str, ...]
         )
     except (*UNREADABLE, RuntimeError) as error:
         remedy = "Save the model again with save_pretrained(folder, safe_serialization=True)."
-        refuse_input(folder, "a causal language model that transformers reads, in safetensors", str(error), remedy)
+        refuse_input(folder, "a causal language model that transformers reads, in safetensors", _line(error), remedy)
     if found["missing_keys"]:
         remedy = "It was saved as another kind of model, or not completely: save it as a causal language model."
         missing = f"none for {listed(sorted(found['missing_keys']))}"
@@ -94,19 +94,36 @@ def _adapted(model: Any, folder: Path) -> Any:
         remedy = "Save the adapter with PeftModel.save_pretrained(folder, safe_serialization=True)."
         refuse_input(f"adapter: {folder}", ADAPTER_WEIGHTS, "none", remedy)
     peft = _peft()
-    remedy = "Pass the model that the adapter was made for."
     try:
         kind = peft.PeftConfig.from_pretrained(folder).peft_type
         if kind != peft.PeftType.LORA:
-            refuse_input(f"adapter: {folder}", "a LoRA adapter", f"{kind}", "Leave it out, or use LoRA.")
+            refuse_input(f"adapter: {folder}", "a LoRA adapter", str(kind), "Leave it out, or use LoRA.")
         with warnings.catch_warnings():
+            # Of transformers, for PEFT's authors to read.
+            warnings.simplefilter("ignore", FutureWarning)
             # PEFT only warns of tensors that it did not find, and leaves random ones in their place.
             warnings.filterwarnings("error", message="Found missing adapter keys")
-            return peft.PeftModel.from_pretrained(model, folder)
+            adapted = peft.PeftModel.from_pretrained(model, folder)
     except InputError:
         raise
     except (*UNREADABLE, RuntimeError, UserWarning) as error:
-        refuse_input(f"adapter: {folder}", f"an adapter for {type(model).__name__}", str(error), remedy)
+        _refuse_adapter(folder, model, _line(error))
+    known = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False).keys() | adapted.state_dict().keys()
+    lost = [name for name in FileCheckpoint(str(folder), [folder / ADAPTER_WEIGHTS]).names if name not in known]
+    if lost:
+        _refuse_adapter(folder, model, f"tensors that have no place in it: {listed(lost)}")
+    return adapted
+
+
+def _refuse_adapter(folder: Path, model: Any, found: str) -> NoReturn:
+    """Refuse an adapter of another model."""
+    remedy = "Pass the model that the adapter was made for."
+    refuse_input(f"adapter: {folder}", f"an adapter for {type(model).__name__}", found, remedy)
+
+
+def _line(error: Exception) -> str:
+    """A message of another package in one line."""
+    return " ".join(str(error).split())
 
 
 def _trained(model: Any) -> tuple[str, ...]:

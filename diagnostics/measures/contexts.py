@@ -13,7 +13,7 @@ from diagnostics.errors import InputError
 from diagnostics.inputs.causal_lm import SegmentModel
 from diagnostics.inputs.segments import Row, collate
 from diagnostics.inputs.tasks import Parameters
-from diagnostics.measures.folds import SKETCH_SIZE, FoldedGradients, Name, widened
+from diagnostics.measures.folds import SKETCH_SIZE, FoldedGradients, Name
 from diagnostics.results import Cost
 
 __all__ = ["Context", "ContextGradients", "assign_folds", "context_gradients"]
@@ -153,7 +153,7 @@ def _add_fold(
     pad: int,
 ) -> None:
     """Add the gradients of one context over the examples of one fold."""
-    totals: dict[str, Tensor] = {}
+    totals = {part: result.gradients.zero() for part in context.parts}
     # Longest first: what does not fit in memory fails at once, and rows of a length share a batch.
     ordered = sorted(rows, key=lambda row: len(row.tokens), reverse=True)
     for start in range(0, len(ordered), batch_size):
@@ -161,15 +161,14 @@ def _add_fold(
         for part, value, slopes in _segments(model, leaves, batch, list(context.parts)):
             result.unused -= {name for name, slope in zip(leaves, slopes, strict=True) if slope is not None}
             result.log_likelihoods[context.parts[part]] += value / len(context.rows)
-            vector = _flat(slopes, leaves)
-            totals[part] = totals[part].add_(vector) if part in totals else vector
+            _accumulate(totals[part], slopes, leaves)
     for part, total in totals.items():
         if not bool(total.isfinite().all()):
             raise InputError(
                 f"{context.label}: expected a finite log-likelihood and gradient of {part}; found NaN or infinity. "
                 "Look for NaN in the weights, and for overflow in half precision (try float32 or bfloat16)"
             )
-        result.gradients.add(fold, context.parts[part], total / len(rows), len(rows) / len(context.rows))
+        result.gradients.add(fold, context.parts[part], total.div_(len(rows)), len(rows) / len(context.rows))
 
 
 def _segments(
@@ -183,10 +182,9 @@ def _segments(
         yield part, float(total.detach()), slopes
 
 
-def _flat(slopes: Sequence[Tensor | None], leaves: Parameters) -> Tensor:
-    """A gradient as one vector, zero where nothing depends on a parameter."""
-    dtype = widened(leaves)
-    pairs = zip(slopes, leaves.values(), strict=True)
-    return torch.cat(
-        [(torch.zeros_like(leaf) if slope is None else slope).reshape(-1).to(dtype) for slope, leaf in pairs]
-    ).detach()
+def _accumulate(total: Tensor, slopes: Sequence[Tensor | None], leaves: Parameters) -> None:
+    """Add a gradient to a vector in place; nothing is added where nothing depends on a parameter."""
+    parts = total.split([leaf.numel() for leaf in leaves.values()])
+    for part, slope in zip(parts, slopes, strict=True):
+        if slope is not None:
+            part.add_(slope.reshape(-1))

@@ -58,6 +58,14 @@ class FoldedGradients:
         self._means = torch.zeros(len(self.names), self.dimension, dtype=dtype, device=first.device) if keep else None
         self.weights = torch.zeros(folds, len(self.names), dtype=torch.float64)
 
+    def zero(self) -> Tensor:
+        """Return a zero vector to add gradients up in.
+
+        Returns:
+            [d], in the type in which gradients are added up.
+        """
+        return torch.zeros(self.dimension, dtype=self._rows.dtype, device=self._rows.device)
+
     def add(self, fold: int, name: Name, mean: Tensor, share: float) -> None:
         """Add the mean gradient over some examples of a fold.
 

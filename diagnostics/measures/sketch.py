@@ -9,6 +9,9 @@ from torch import Tensor
 
 __all__ = ["Sketch"]
 
+# Coordinates that are signed at a time: a signed copy of a whole gradient would be the largest vector of all.
+_CHUNK = 1 << 20
+
 
 class Sketch:
     """A random linear map to fewer dimensions; none at all where the vectors are short.
@@ -56,4 +59,8 @@ class Sketch:
         """
         if self.exact:
             return vector
-        return vector.new_zeros(self.size).index_add_(0, self._bucket, vector * self._sign)
+        sketch = vector.new_zeros(self.size)
+        parts = (each.split(_CHUNK) for each in (vector, self._bucket, self._sign))
+        for values, bucket, sign in zip(*parts, strict=True):
+            sketch.index_add_(0, bucket, values * sign)
+        return sketch

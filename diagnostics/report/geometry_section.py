@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from diagnostics.measures.geometry import Geometry
 from diagnostics.report.document import Figure, Headline, Row, Section, Table
-from diagnostics.report.drawing import BLUE, INK, VERMILLION
-from diagnostics.report.wording import number, plural, short
+from diagnostics.report.heat_map import cosine_heat_map
+from diagnostics.report.wording import number, plural
 
 __all__ = ["geometry_headline", "geometry_section"]
 
 # More pairs than this are ranked but not listed; the heat map and the JSON hold them all.
 _PAIRS = 20
-# Cells up to this count are wide enough for their number.
-_NUMBERED = 10
-_STRONGEST = 0.6
 
 
 class _Pair(NamedTuple):
@@ -134,47 +131,8 @@ def _summary(geometry: Geometry) -> Table:
 
 
 def _heat_map(geometry: Geometry, pairs: list[_Pair]) -> Figure:
-    """Cosines as shaded squares: shade for size, colour and sign of the number for direction."""
-    names, cosine = geometry.names, geometry.cosine.tolist()
-    count = len(names)
-    side = min(54.0, max(12.0, 330.0 / count))
-    labels = [short(name, 14) for name in names]
-
-    def paint(ax: Any) -> None:
-        for i, row in enumerate(cosine):
-            for j, value in enumerate(row):
-                _square(ax, j, i, value, side if count <= _NUMBERED else 0.0)
-        size = min(10.5, 0.85 * side)
-        ax.set(xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5), aspect="equal")
-        ax.set_xticks(range(count), labels, rotation=40, ha="left", rotation_mode="anchor", fontsize=size)
-        ax.set_yticks(range(count), labels, fontsize=size)
-        ax.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
-        ax.spines[:].set_visible(False)
-
-    room = min(110.0, 16.0 + 6.5 * max(map(len, labels)))
-    caption = (
-        "Cosine between task vectors. Blue is positive and orange negative, and the shade grows with the square "
-        "root of the size, from 0 to 1. A dash has no direction."
-    )
-    alt = f"Heat map of the cosines between {plural(count, 'task vector')}"
+    """The cosines as a picture."""
+    alt = f"Heat map of the cosines between {plural(len(geometry.names), 'task vector')}"
     if pairs:
         alt += f"; largest between {pairs[0].first} and {pairs[0].second}, {number(pairs[0].cosine)}"
-    return Figure(paint, room + count * side + 20, 0.8 * room + count * side, f"{alt}.", caption)
-
-
-def _square(ax: Any, x: int, y: int, value: float, side: float) -> None:
-    """One cell; its number too where there is room."""
-    known = not math.isnan(value)
-    # Ink on the strongest shade must stay readable, so no cell is fully opaque.
-    shade = _STRONGEST * math.sqrt(abs(value)) if known else 0.0
-    colour = VERMILLION if known and value < 0 else BLUE
-    ax.fill(
-        [x - 0.47, x + 0.47, x + 0.47, x - 0.47],
-        [y - 0.47, y - 0.47, y + 0.47, y + 0.47],
-        color=colour,
-        alpha=shade,
-        lw=0,
-    )
-    if side:
-        text = f"{value:.2f}" if known else "–"
-        ax.text(x, y, text, ha="center", va="center", fontsize=min(10.5, 0.32 * side), color=INK)
+    return cosine_heat_map(geometry.names, geometry.cosine.tolist(), f"{alt}.", "Cosine between task vectors.")

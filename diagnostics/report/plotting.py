@@ -6,12 +6,16 @@ from typing import Any
 
 from diagnostics.measures.geometry import Geometry
 from diagnostics.report.bounds_chart import chain_figure
+from diagnostics.report.composition_section import composition_section
 from diagnostics.report.document import Figure
 from diagnostics.report.extras import require
 from diagnostics.report.geometry_section import geometry_section
+from diagnostics.report.heat_map import cosine_heat_map
 from diagnostics.report.prediction_section import prediction_section
 from diagnostics.results import paint
 from diagnostics.theory.loss_gap import BoundReport
+from diagnostics.verdicts.alignment import GradientAlignment
+from diagnostics.verdicts.composition import CompositionAudit
 from diagnostics.verdicts.mergeability import MergePrediction
 
 __all__: list[str] = []
@@ -30,6 +34,16 @@ def _bounds(result: BoundReport, ax: Any) -> Any:
 @paint.register
 def _prediction(result: MergePrediction, ax: Any) -> Any:
     return _on_axes(prediction_section(result).figures[0], ax)
+
+
+@paint.register
+def _audit(result: CompositionAudit, ax: Any) -> Any:
+    return _on_axes(composition_section(result).figures[0], ax)
+
+
+@paint.register
+def _alignment(result: GradientAlignment, ax: Any) -> Any:
+    return _on_axes(cosine_heat_map(result.names, result.cosines.tolist(), "", "Cosine between gradients."), ax)
 
 
 def _on_axes(figure: Figure, ax: Any) -> Any:

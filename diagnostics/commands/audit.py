@@ -1,0 +1,76 @@
+"""The command that audits a compositional task: what keeps task arithmetic from reaching the target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diagnostics.commands.options import HtmlOption, JsonOption, QuietOption, parse_alphas
+from diagnostics.commands.terminal import Answer, Output, by_share
+from diagnostics.inputs.audit_config import load_audit_config
+from diagnostics.report.composition_section import composition_headline, composition_section
+from diagnostics.results import Verdict
+from diagnostics.verdicts.composition import audit_composition
+
+__all__ = ["HELP", "audit_command"]
+
+HELP = """Audit whether adding task vectors can reach a target task, and what keeps them from it.
+
+\b
+diagnostics audit audit.yaml
+diagnostics audit audit.yaml --examples 50            # a quick look
+diagnostics audit audit.yaml --alphas summarise=1,translate=1
+diagnostics audit audit.yaml --html report.html --json report.json
+
+Only the base model is run, nothing is fine-tuned. Exit status 1 if the \
+target's gradient is too far from what the components' gradients add up to.
+
+\b
+model: models/base               # a causal language model with its tokenizer
+components:                      # paths are relative to this file
+  summarise: {instruction: "Summarise: ", data: summarise.jsonl}
+  translate: {instruction: "In German: ", data: translate.jsonl}
+target: {data: both.jsonl}       # one {"x": …, "y": …} per line
+# its instruction: the components' joined, or your own words
+alphas: best                     # or nonnegative, or numbers
+# further keys: adapter, parameters, chat_template, system, limit,
+# folds, seed, batch_size, max_length, examples, columns, dtype, bos"""
+
+
+def audit_command(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration, in YAML or TOML.")],
+    alphas: Annotated[
+        str | None,
+        typer.Option(metavar="best | nonnegative | 1,1 | a=1,b=1", help="α of each component; goes before the file's."),
+    ] = None,
+    examples: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Use so many examples of each file at most.")
+    ] = None,
+    json: JsonOption = None,
+    html: HtmlOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """The gradient-alignment error of a compositional task and its causes."""
+    output = Output(json, html, quiet)
+    config = load_audit_config(file)
+    # Files first: a wrong line in one of them should not cost the time to load a model.
+    data = config.data(alphas=parse_alphas(alphas), examples=examples)
+    with output.working() as progress:
+        progress("reading the model")
+        loaded = config.language_model()
+        output.notes.extend([*data.notes, *loaded.notes])
+        audit = audit_composition(
+            loaded.model,
+            loaded.tokenizer,
+            layout=config.layout(loaded.tokenizer),
+            keep_vectors=False,
+            progress=by_share(progress, "measuring gradients"),
+            **data.keywords,
+        )
+    negative = audit.verdict is Verdict.REFUTED
+    sections, payload = (composition_section(audit),), {"audit": audit}
+    output.give(
+        Answer("Can these task vectors reach the target?", composition_headline(audit), sections, payload, negative)
+    )
