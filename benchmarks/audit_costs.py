@@ -9,7 +9,10 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,10 +29,9 @@ RESULTS = Path(__file__).parent / "results" / "audit_costs.json"
 BATCH, FOLDS = 8, 8
 
 
-def build(quick: bool) -> tuple[LlamaForCausalLM, dict[str, Any]]:
+def build(width: int, count: int) -> tuple[LlamaForCausalLM, dict[str, Any]]:
     """A random Llama, and instructions with examples of random tokens for it."""
     torch.manual_seed(0)
-    width, count = (16, 16) if quick else (160, 64)
     config = LlamaConfig(
         vocab_size=2000,
         hidden_size=width,
@@ -91,12 +93,35 @@ def interleaved(works: dict[str, Callable[[], Any]], repeats: int) -> dict[str, 
     return {name: statistics.median(each) for name, each in times.items()}
 
 
+def peak(keep: bool, width: int) -> float:
+    """Memory that an audit takes above what the process had before, in units of one gradient."""
+    model, inputs = build(width, 16)
+    bytes_of_gradient = sum(4 * value.numel() for value in model.parameters())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    dx.audit_composition(model, None, **inputs, batch_size=2, folds=FOLDS, keep_vectors=keep)
+    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / bytes_of_gradient
+
+
+def measured_peaks(quick: bool) -> dict[str, float]:
+    """Peaks with vectors kept and without, each in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.audit_costs", *(["--quick"] if quick else [])]
+    return {
+        kind: float(subprocess.run([*command, "--peak", kind], check=True, capture_output=True, text=True).stdout)
+        for kind in ("kept", "sketched")
+    }
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Time audits and loops, and measure what sketching changes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tiny model, one repetition")
-    quick = parser.parse_args(arguments).quick
-    model, inputs = build(quick)
+    parser.add_argument("--peak", choices=("kept", "sketched"), help="print the peak memory of one audit, in gradients")
+    options_given = parser.parse_args(arguments)
+    quick = options_given.quick
+    if options_given.peak:
+        print(peak(options_given.peak == "kept", 16 if quick else 512))
+        return
+    model, inputs = build(*((16, 16) if quick else (160, 64)))
     options = {**inputs, "batch_size": BATCH, "folds": FOLDS}
     size = 1 << 12 if quick else 1 << 18
     works = {
@@ -131,6 +156,7 @@ def main(arguments: list[str] | None = None) -> None:
             "largest error of inner products": float(((sketched.gram - exact.gram) / scale).abs().max()),
             "relative error": [exact.relative_estimate.value, sketched.relative_estimate.value],
         },
+        "peak memory in gradients": measured_peaks(quick),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "torch": torch.__version__,
@@ -143,6 +169,8 @@ def main(arguments: list[str] | None = None) -> None:
         f"{sketch['largest error of inner products']:.2%} of the norms (stated standard error "
         f"{sketch['stated error of inner products']:.2%})"
     )
+    for kind, value in result["peak memory in gradients"].items():
+        print(f"peak memory, vectors {kind}: {value:.1f} gradients above the model")
     if not quick:
         write_json(RESULTS, result)
 

@@ -137,6 +137,8 @@ class Estimate(Result):
 
     def __str__(self) -> str:
         mark = "" if self.status.trusted else f" ({self.status})"
+        if not (math.isfinite(self.lower) or math.isfinite(self.upper)):
+            return f"{self.value:.4g}, no interval{mark}"
         return f"{self.value:.4g} [{self.lower:.4g}, {self.upper:.4g}]{mark}"
 
     def against(self, threshold: float) -> Verdict:

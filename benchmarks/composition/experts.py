@@ -46,7 +46,7 @@ class Recipe:
 
     steps: int = 150
     batch_size: int = 32
-    learning_rate: float = 5e-4
+    learning_rate: float = 1.5e-4
     weight_decay: float = 0.01
     warmup: float = 0.1
     seed: int = 0

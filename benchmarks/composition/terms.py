@@ -62,7 +62,7 @@ def measure(study: Study, target: Target, base: Loaded, recipe: Recipe, experts:
 
 
 def sample(pairs: list[Pair], count: int) -> list[Pair]:
-    """So many examples, evenly from a list: a multi-task target has those of one component before those of the other."""
+    """So many examples, evenly from a list: a multi-task target has one component's before the other's."""
     return [pairs[(number * len(pairs)) // count] for number in range(min(count, len(pairs)))]
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from diagnostics.errors import InputError
+from diagnostics.errors import InputError, require_count
 from diagnostics.inputs.encoding import TruncationWarning
 from diagnostics.inputs.examples import listed
 from diagnostics.inputs.functional import FunctionalModule
@@ -92,11 +92,12 @@ def causal_lm_task(
     Raises:
         InputError: If examples, tokenizer and model do not fit together, or the loss is not finite.
     """
+    require_count("batch_size", batch_size)
     own = select_parameters(model, "all" if parameters is None else parameters)
     segments = Segmenter(tokenizer, model, bos=bos, max_length=max_length)
     parts = segments.layout(layout or Layout())
     tokens = segments.instruction(f"task {name!r}: instruction", instruction)
-    given = list(examples)
+    given = list(examples) if isinstance(examples, Iterable) else []
     pairs = segments.pairs(f"task {name!r}", given)
     overhead = len(segments.sequence(parts, tokens, ((), ())).tokens)
     pairs = segments.fit(f"task {name!r}", pairs, overhead)

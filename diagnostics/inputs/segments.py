@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from diagnostics.errors import InputError
+from diagnostics.errors import InputError, require_count
 from diagnostics.inputs.encoding import positions
 from diagnostics.inputs.layout import Layout
 
@@ -44,10 +45,13 @@ class Segmenter:
     def __init__(self, tokenizer: Any, model: torch.nn.Module, *, bos: Bos = "auto", max_length: int | None = None):
         self.tokenizer = tokenizer
         self._notes: dict[str, None] = {}
+        self._lost: set[str] = set()
         self.rows = _rows(model)
         self._check_tokenizer()
         self.bos = self._find_bos(model) if bos == "auto" else self._checked(bos)
         known = positions(model) if hasattr(model, "config") else None
+        if max_length is not None:
+            require_count("max_length", max_length)
         self.cut = max_length is not None
         self.limit = min((value for value in (known, max_length) if value is not None), default=None)
         pad = getattr(tokenizer, "pad_token_id", None)
@@ -56,7 +60,9 @@ class Segmenter:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was found on the way, each once."""
-        return tuple(self._notes)
+        lost = "".join(sorted(self._lost))
+        dropped = (f"characters that the tokenizer leaves out without a token: {lost[:40]!r}",) if lost else ()
+        return (*self._notes, *dropped)
 
     def note(self, text: str) -> None:
         """Keep a finding.
@@ -82,9 +88,9 @@ class Segmenter:
         if isinstance(text, str):
             if self.tokenizer is None:
                 raise InputError(f"{where}: expected token ids, as there is no tokenizer; found the text {text[:40]!r}")
-            ids = tuple(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+            ids = self._tokenised(text)
         else:
-            ids = tuple(int(token) for token in text)
+            ids = _as_ids(where, text)
         wrong = [token for token in ids if not 0 <= token < self.rows]
         if wrong:
             raise InputError(
@@ -118,13 +124,13 @@ class Segmenter:
         Raises:
             InputError: If there are none, one is not a pair, or a y is empty.
         """
-        given = list(examples)
+        given = list(examples) if isinstance(examples, Iterable) else []
         if not given:
             raise InputError(f"{where}: expected at least one example (x, y); found none. Add data for this task.")
         pairs = []
         for number, example in enumerate(given):
             place = f"{where}, example {number}"
-            if isinstance(example, str) or len(example) != 2:
+            if not isinstance(example, tuple | list) or len(example) != 2:
                 raise InputError(f"{place}: expected a pair (x, y); found {str(example)[:60]!r}.")
             x = self._without_bos(f"{where}: x", self.tokens(f"{place}: x", example[0]))
             y = self.tokens(f"{place}: y", example[1])
@@ -136,7 +142,26 @@ class Segmenter:
         self._note_unknown(where, pairs)
         return pairs
 
-    def fit(self, where: str, pairs: list[Pair], overhead: int) -> list[Pair]:
+    def cuts(self, pairs: list[Pair], overhead: int) -> dict[Tokens, int]:
+        """Return how many tokens may stay of each x.
+
+        Args:
+            pairs: The examples.
+            overhead: Tokens of the longest context without x and y.
+
+        Returns:
+            The tokens that fit, for each x that is too long.
+        """
+        found: dict[Tokens, int] = {}
+        if self.limit is None:
+            return found
+        for x, y in pairs:
+            kept = max(self.limit - overhead - len(y), 0)
+            if kept < len(x):
+                found[x] = min(kept, found.get(x, kept))
+        return found
+
+    def fit(self, where: str, pairs: list[Pair], overhead: int, cuts: Mapping[Tokens, int] | None = None) -> list[Pair]:
         """Cut every x so that it fits behind the longest of its contexts, or refuse those that do not fit.
 
         The same cut holds in every context: x must be one text under all of them.
@@ -145,6 +170,7 @@ class Segmenter:
             where: Whose examples they are.
             pairs: The examples.
             overhead: Tokens of the longest context without x and y.
+            cuts: Tokens that may stay of an x; by default what fits here.
 
         Returns:
             The pairs, x cut at its end where ``max_length`` was given.
@@ -171,7 +197,8 @@ class Segmenter:
             )
         if long:
             self.note(f"{where}: {len(long)} of {len(pairs)} examples have their x cut to fit {self.limit} tokens")
-        return [(x[: room - len(y)], y) for x, y in pairs]
+        kept = self.cuts(pairs, overhead) if cuts is None else cuts
+        return [(x[: kept.get(x, len(x))], y) for x, y in pairs]
 
     def layout(self, layout: Layout) -> tuple[Tokens, Tokens, Tokens]:
         """Tokenise the fixed parts of a prompt.
@@ -204,6 +231,25 @@ class Segmenter:
         start = len(before) + len(x) + len(tail)
         return Row(before + x + tail + y, (len(before), len(before) + len(x)), (start, start + len(y)))
 
+    def _tokenised(self, text: str) -> Tokens:
+        """A text as tokens, counting characters that no token stands for."""
+        fast = getattr(self.tokenizer, "is_fast", False)
+        found = self._plain(text, add_special_tokens=False, return_offsets_mapping=fast)
+        if fast:
+            covered = {place for start, end in found["offset_mapping"] for place in range(start, end)}
+            self._lost.update(char for place, char in enumerate(text) if place not in covered and not char.isspace())
+        return tuple(found["input_ids"])
+
+    def _plain(self, text: str, **options: Any) -> Any:
+        """What the tokenizer makes of a text."""
+        try:
+            return self.tokenizer(text, verbose=False, **options)
+        except Exception as error:  # the tokenizers library raises nothing more specific
+            raise InputError(
+                f"tokenizer: expected tokens for {text[:40]!r}; found the error {error}. A tokenizer without a "
+                "token for unknown text cannot read it: use the one saved with the model"
+            ) from error
+
     def _without_bos(self, where: str, ids: Tokens) -> Tokens:
         """The tokens without a BOS at their start."""
         if self.bos is None or ids[:1] != (self.bos,):
@@ -235,15 +281,17 @@ class Segmenter:
         if not isinstance(found, int) or not 0 <= found < self.rows:
             self.note("no BOS: neither tokenizer nor model has one, so nothing predicts the first token of a sequence")
             return None
-        if self.tokenizer is not None and self.tokenizer("a", verbose=False)["input_ids"][:1] != [found]:
+        if self.tokenizer is not None and self._plain("")["input_ids"][:1] != [found]:
             self.note(
                 f"BOS: token {found} is put before every sequence, which this tokenizer does not do by itself; "
                 "pass bos=None if the model was trained without"
             )
         return found
 
-    def _checked(self, bos: int | None) -> int | None:
+    def _checked(self, bos: Any) -> int | None:
         """A BOS given by the caller."""
+        if bos is not None and not isinstance(bos, int):
+            raise InputError(f"bos: expected a token id, None or 'auto'; found {bos!r}.")
         if bos is None:
             self.note("no BOS, as asked for: nothing predicts the first token of a sequence")
         elif not 0 <= bos < self.rows:
@@ -286,6 +334,14 @@ def collate(sequences: Sequence[Row], pad: int) -> dict[str, Tensor]:
         spans["x"][row, slice(*each.x)] = True
         spans["y"][row, slice(*each.y)] = True
     return {"input_ids": ids, "attention_mask": real, "x": spans["x"][:, 1:], "y": spans["y"][:, 1:]}
+
+
+def _as_ids(where: str, text: object) -> Tokens:
+    """Token ids as they were given."""
+    try:
+        return tuple(operator.index(token) for token in text)  # type: ignore[attr-defined]
+    except TypeError:
+        raise InputError(f"{where}: expected a string or a list of token ids; found {str(text)[:60]!r}.") from None
 
 
 def _rows(model: torch.nn.Module) -> int:

@@ -123,9 +123,10 @@ def assign_folds(keys: Sequence[Sequence[Hashable]], folds: int, *, seed: int = 
         [[0, 1, 0], [1, 0]]
     """
     count = max(1, min([folds, *(len(set(each)) for each in keys)]))
+    smallest_first = sorted(keys, key=lambda each: len(set(each)))
     while True:
         found: dict[Hashable, int] = {}
-        for each in keys:
+        for each in smallest_first:
             sizes = [0] * count
             for key in each:
                 if key in found:

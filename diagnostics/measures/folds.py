@@ -116,12 +116,31 @@ class FoldedGradients:
                 "vectors were not kept (keep_vectors=False), so that a large model fits; norms, inner products and "
                 "shares are there. For vectors, study fewer parameters (parameters=) and keep them."
             )
-        # A sum over rows: a matrix product would round in the order that its kernel likes.
-        total = torch.zeros_like(self._means[0])
-        for value, mean in zip(row.tolist(), self._means, strict=True):
+        return unflatten(self._sum(self._means, row), self.like)
+
+    def norm(self, row: Tensor) -> float:
+        """Return the norm of a linear combination of the means over all data.
+
+        It is that of the vector, not the root of a form in inner products, which would leave half of the digits
+        where vectors cancel.
+
+        Args:
+            row: Coefficients, [A].
+
+        Returns:
+            The norm; that of the sketch where the means were not kept.
+        """
+        rows = self._rows.sum(0) if self._means is None else self._means
+        return float(self._sum(rows, row).norm(dtype=torch.float64))
+
+    @staticmethod
+    def _sum(rows: Tensor, row: Tensor) -> Tensor:
+        """A combination of rows, added up one by one: a matrix product rounds in the order that its kernel likes."""
+        total = torch.zeros_like(rows[0])
+        for value, each in zip(row.tolist(), rows, strict=True):
             if value:
-                total.add_(mean, alpha=value)
-        return unflatten(total, self.like)
+                total.add_(each, alpha=value)
+        return total
 
 
 def task_folds(

@@ -54,11 +54,11 @@ def composition_headline(audit: CompositionAudit) -> Headline:
         Verdict.REFUTED: "Adding these task vectors is not expected to reach the target",
         Verdict.UNDECIDED: "It stays open whether adding these task vectors reaches the target",
     }[audit.verdict]
-    confidence = percent(audit.relative_estimate.confidence)
-    certainty = (
-        f"The interval is meant to hold the true value {confidence} of the time. The error is that of gradients at "
-        "the base, to first order; nothing was fine-tuned or merged."
-    )
+    value = audit.relative_estimate
+    sure = f"The interval is meant to hold the true value {percent(value.confidence)} of the time. "
+    certainty = "The error is that of gradients at the base, to first order; nothing was fine-tuned or merged."
+    if value.status.trusted:
+        certainty = sure + certainty
     return Headline(audit.verdict, f"{lead}{_relative(audit)}.", certainty)
 
 
@@ -75,7 +75,7 @@ def composition_section(audit: CompositionAudit) -> Section:
         _mixture(audit),
         _main_cause(audit),
         _sizes(audit),
-        f"Cost: {audit.cost}, each over the data of its context. Intervals: {audit.error.estimate.evidence}.",
+        f"Cost: {audit.cost}, each over the data of its context. Norms are from {audit.error.estimate.evidence}.",
         *(f"Note: {note}." for note in audit.notes),
     ]
     tables = (_error_table(audit), _cause_table(audit), _term_table(audit), _loss_table(audit), _cosine_table(audit))
@@ -113,7 +113,8 @@ def _main_cause(audit: CompositionAudit) -> str:
     if audit.folds < _FOLDS:
         return "No cause is named: shares have no intervals with so few examples."
     if not _has_shares(audit):
-        return "No cause is named: the error cannot be told from zero, so there is nothing to explain."
+        rest = "so there is nothing to explain" if audit.verdict is Verdict.SUPPORTED else "more examples would tell"
+        return f"No cause is named: the error cannot be told from zero, {rest}."
     ranked = sorted(audit.causes, key=lambda cause: -audit.causes[cause].value)[:2]
     leaders = listing(f"{cause} {_said(audit.causes[cause], percent)}" for cause in ranked)
     return f"No cause is named: {leaders} of the squared error are too close for these examples. More would tell."
@@ -166,7 +167,7 @@ def _cause_table(audit: CompositionAudit) -> Table:
         [str(cause), _share(audit, audit.causes[cause]), listing(_terms_of(audit, cause))] for cause in ranked
     ]
     caption = "What the error comes from; shares of its square add up to 100%, and a negative one cancels others"
-    return Table.of(caption, ["Cause", "Share of the error", "Terms"], rows)
+    return Table.of(caption + _doubt(audit), ["Cause", "Share of the error", "Terms"], rows)
 
 
 def _term_table(audit: CompositionAudit) -> Table:
@@ -188,7 +189,7 @@ def _term_table(audit: CompositionAudit) -> Table:
         "The terms: error = Σ delta_i + delta_star, and delta_star = the four below it. ‖g_*‖ is the length of the "
         "target's gradient on these data"
     )
-    return Table.of(caption, ["Term", "Meaning", "Norm", "Of ‖g_*‖", "Share of error"], rows)
+    return Table.of(caption + _doubt(audit), ["Term", "Meaning", "Norm", "Of ‖g_*‖", "Share of error"], rows)
 
 
 def _loss_table(audit: CompositionAudit) -> Table:
@@ -291,13 +292,14 @@ def _share(audit: CompositionAudit, value: Estimate) -> str:
     return _said(value, percent) if _shown(audit) else "undefined"
 
 
+def _doubt(audit: CompositionAudit) -> str:
+    """The end of a caption above values that have no interval."""
+    return ". No intervals: too few examples" if audit.folds < _FOLDS else ""
+
+
 def _said(value: Estimate, form: Callable[[float], str]) -> str:
     """An estimate with its interval, where it has one that says something."""
-    if math.isnan(value.value):
-        return "undefined"
-    if not value.status.trusted:
-        return f"{form(value.value)}, no interval"
-    if value.lower == value.upper:
+    if not value.status.trusted or value.lower == value.upper:
         return form(value.value)
     return f"{form(value.value)} {interval(value, form)}"
 

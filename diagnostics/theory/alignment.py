@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-__all__ = ["alignment_row", "best_alphas", "relative_error"]
+__all__ = ["alignment_row", "best_alphas"]
 
 # Directions of the components' Gram matrix below this share of its largest are rounding.
 _RCOND = 1e-12
@@ -24,8 +23,8 @@ def best_alphas(gram: Tensor, *, sign: Literal["any", "nonnegative"] = "any") ->
         sign: Whether α ≥ 0 is required.
 
     Returns:
-        α, [K], float64. Where components are linearly dependent α is not unique, and the shortest one (in units of
-        the components' norms) is returned.
+        α, [K], float64; with it ‖∇ℰ‖/‖g_*‖ is the sine of the angle between g_* and the span of the g_i. Where
+        components are linearly dependent α is not unique, and the shortest one (in units of their norms) is returned.
 
     Example:
         >>> gram = torch.tensor([[5.0, 2.0, -1.0], [2.0, 1.0, 0.0], [-1.0, 0.0, 1.0]])
@@ -65,23 +64,3 @@ def alignment_row(alphas: Tensor) -> Tensor:
         [1.0, -0.5]
     """
     return torch.cat([torch.ones(1, dtype=torch.float64), -alphas.double()])
-
-
-def relative_error(gram: Tensor, alphas: Tensor) -> float:
-    """Return ‖∇ℰ(θ0)‖/‖g_*‖, at the best α the sine of the angle between g_* and the span of the g_i (1.6).
-
-    Args:
-        gram: Inner products of (g_*, g_1, …, g_K), [K + 1, K + 1].
-        alphas: α, [K].
-
-    Returns:
-        The quotient; NaN if g_* = 0.
-
-    Example:
-        >>> gram = torch.tensor([[2.0, 1.0], [1.0, 1.0]])
-        >>> round(relative_error(gram, best_alphas(gram)), 4)  # 45 degrees
-        0.7071
-    """
-    row = alignment_row(alphas)
-    square, whole = float(row @ gram.double() @ row), float(gram[0, 0])
-    return math.sqrt(max(square, 0.0) / whole) if whole > 0 else math.nan

@@ -62,9 +62,23 @@ class FormValue:
         lower, upper = _root(self.value - self.margin), _root(self._above())
         return Estimate(_root(self.value), lower, upper, CONFIDENCE, Status.CONVERGED, evidence)
 
+    def doubt(self, what: str, then: str) -> str:
+        """Say why nothing can be divided by this.
+
+        Args:
+            what: What it is.
+            then: What follows where it cannot be told from zero.
+
+        Returns:
+            A phrase.
+        """
+        if math.isnan(self.stderr):
+            return f"no standard error with {self.folds} folds: it takes four"
+        return f"{what} cannot be told from zero: {then}"
+
     def _above(self) -> float:
         """Upper end for a square: logarithmic where zero is excluded, additive at zero, joined without a step."""
-        if self.value >= self.margin > 0:
+        if self.value > 0 and self.value >= self.margin:
             return self.value * math.exp(self.margin / self.value)
         return self.margin + (math.e - 1 if self.value > 0 else 1) * self.value
 

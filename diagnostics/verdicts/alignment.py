@@ -10,11 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from diagnostics.errors import InputError
+from diagnostics.errors import InputError, require_count
 from diagnostics.inputs.tasks import Parameters, Task
 from diagnostics.measures.folds import FoldedGradients, task_folds
 from diagnostics.results import Cost, Estimate, Result, Status, plain
-from diagnostics.theory.alignment import alignment_row, best_alphas, relative_error
+from diagnostics.theory.alignment import alignment_row, best_alphas
 from diagnostics.theory.fold_gram import FoldGram, norm_stderr
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
     "relative_estimate",
 ]
 
-Alphas = Literal["best", "nonnegative"] | Sequence[float]
+Alphas = Literal["best", "nonnegative"] | Sequence[float] | Mapping[str, float]
 
 FOLDS = 8
 
@@ -41,6 +41,7 @@ class GradientAlignment(Result):
         names: The target, then the components.
         alphas: α_i, in the order of the components.
         error: ∇ℰ(θ0) by parameter name.
+        norm: ‖∇ℰ(θ0)‖ on these data; larger than that of the expected gradients by noise (1.14).
         norm_estimate: ‖∇ℰ(θ0)‖ without the bias of the sample, with its interval (1.14).
         relative: ‖∇ℰ‖/‖g_*‖ on these data; at the best α the sine of the angle between g_* and span{g_i} (1.6).
         relative_estimate: The same without the bias of the sample, with its interval.
@@ -54,6 +55,7 @@ class GradientAlignment(Result):
     names: tuple[str, ...]
     alphas: tuple[float, ...]
     error: dict[str, Tensor]
+    norm: float
     norm_estimate: Estimate
     relative: float
     relative_estimate: Estimate
@@ -62,12 +64,6 @@ class GradientAlignment(Result):
     folds: int
     notes: tuple[str, ...]
     cost: Cost
-
-    @property
-    def norm(self) -> float:
-        """‖∇ℰ(θ0)‖ on these data; larger than that of the expected gradients by noise (1.14)."""
-        row = alignment_row(torch.tensor(self.alphas, dtype=torch.float64))
-        return math.sqrt(max(float(row @ self.gram @ row), 0.0))
 
     @property
     def norm_unbiased(self) -> float:
@@ -93,7 +89,7 @@ class GradientAlignment(Result):
             A dictionary ready for JSON.
         """
         fields = {key: value for key, value in vars(self).items() if key != "error"}
-        derived = ("norm", "norm_unbiased", "stderr", "cosines")
+        derived = ("norm_unbiased", "stderr", "cosines")
         return plain(fields | {name: getattr(self, name) for name in derived})
 
     def __str__(self) -> str:
@@ -127,7 +123,8 @@ def gradient_alignment(
         target: The task to be reached.
         components: The tasks whose task vectors are added, at least one; a mapping gives them in its order.
         params: θ0.
-        alphas: ``"best"`` (1.6), ``"nonnegative"`` for the best α ≥ 0, or one number a component, of any sign.
+        alphas: ``"best"`` (1.6), ``"nonnegative"`` for the best α ≥ 0, or one number a component, of any sign, in
+            order or by name.
         folds: Disjoint folds of each task's data; at least four give standard errors.
         seed: Seed of the sketch that stands for long fold means.
 
@@ -145,9 +142,10 @@ def gradient_alignment(
     """
     if not components:
         raise InputError("components: expected at least one task; found none. Pass the tasks that are added.")
-    listed = components.values() if isinstance(components, Mapping) else components
+    listed = list(components.values() if isinstance(components, Mapping) else components)
     tasks: dict[Any, Task] = dict(enumerate([target, *listed]))
-    check_alphas(alphas, len(tasks) - 1)
+    alphas = check_alphas(alphas, [task.name for task in listed])
+    require_count("folds", folds)
     gradients = task_folds(tasks, params, folds, seed=seed)
     gram = fold_gram(gradients)
     chosen = choose_alphas(gram.plugin, alphas)
@@ -163,8 +161,9 @@ def gradient_alignment(
         names=tuple(task.name for task in tasks.values()),
         alphas=tuple(chosen.tolist()),
         error=gradients.combine(row),
+        norm=gradients.norm(row),
         norm_estimate=gram.square(row).norm(evidence(gram, gradients)),
-        relative=relative_error(gram.plugin, chosen),
+        relative=relative_norm(gradients, row, gram.row({0: 1.0})),
         relative_estimate=relative_estimate(gram, row, gram.row({0: 1.0})),
         gram=gram.plugin,
         gram_unbiased=gram.unbiased,
@@ -186,12 +185,12 @@ def fold_gram(gradients: FoldedGradients) -> FoldGram:
     return FoldGram(gradients.names, gradients.products(), gradients.weights, gradients.plugin())
 
 
-def choose_alphas(gram: Tensor, alphas: Alphas) -> Tensor:
+def choose_alphas(gram: Tensor, alphas: Literal["best", "nonnegative"] | Sequence[float]) -> Tensor:
     """Return the coefficients α asked for.
 
     Args:
         gram: Inner products of (g_*, g_1, …, g_K), [K + 1, K + 1].
-        alphas: How to choose them, or the numbers.
+        alphas: How to choose them, or the numbers, as :func:`check_alphas` returns them.
 
     Returns:
         α, [K], float64.
@@ -200,29 +199,59 @@ def choose_alphas(gram: Tensor, alphas: Alphas) -> Tensor:
         >>> choose_alphas(torch.eye(3), [1, -0.5]).tolist()
         [1.0, -0.5]
     """
-    check_alphas(alphas, len(gram) - 1)
     if isinstance(alphas, str):
         return best_alphas(gram, sign="any" if alphas == "best" else "nonnegative")
-    return torch.tensor([float(value) for value in alphas], dtype=torch.float64)
+    return torch.tensor(alphas, dtype=torch.float64)
 
 
-def check_alphas(alphas: Alphas, count: int) -> None:
+def check_alphas(alphas: Alphas, names: Sequence[str]) -> Literal["best", "nonnegative"] | list[float]:
     """Refuse coefficients that cannot be used, before anything is measured.
 
     Args:
-        alphas: A word or numbers.
-        count: Number of components.
+        alphas: A word, or numbers in order or by name.
+        names: The components.
+
+    Returns:
+        The word, or the numbers in order.
 
     Raises:
         InputError: If the word is unknown, or the numbers are too many, too few or not finite.
+
+    Example:
+        >>> check_alphas({"b": 1, "a": 2}, ["a", "b"])
+        [2.0, 1.0]
     """
+    expected = f"alphas: expected 'best', 'nonnegative' or {len(names)} finite numbers, one for each of {list(names)}"
     if isinstance(alphas, str):
         if alphas not in ("best", "nonnegative"):
-            raise InputError(f"alphas: expected 'best', 'nonnegative' or {count} numbers; found {alphas!r}.")
-        return
-    values = [float(value) for value in alphas]
-    if len(values) != count or not all(map(math.isfinite, values)):
-        raise InputError(f"alphas: expected {count} finite numbers, one a component; found {values}.")
+            raise InputError(f"{expected}; found {alphas!r}.")
+        return alphas
+    if isinstance(alphas, Mapping):
+        if set(alphas) != set(names):
+            raise InputError(f"{expected}; found {dict(alphas)}.")
+        alphas = [alphas[name] for name in names]
+    try:
+        values = [float(value) for value in alphas]
+    except (TypeError, ValueError):
+        raise InputError(f"{expected}; found {alphas!r}.") from None
+    if len(values) != len(names) or not all(map(math.isfinite, values)):
+        raise InputError(f"{expected}; found {values}.")
+    return values
+
+
+def relative_norm(gradients: FoldedGradients, error: Tensor, target: Tensor) -> float:
+    """Return ‖error‖/‖target‖ on the data at hand.
+
+    Args:
+        gradients: The gradients.
+        error: Coefficients of the error, [A].
+        target: Coefficients of the target's gradient, [A].
+
+    Returns:
+        The quotient; NaN if the target's gradient is zero.
+    """
+    whole = gradients.norm(target)
+    return gradients.norm(error) / whole if whole > 0 else math.nan
 
 
 def relative_estimate(gram: FoldGram, error: Tensor, target: Tensor) -> Estimate:
@@ -239,7 +268,7 @@ def relative_estimate(gram: FoldGram, error: Tensor, target: Tensor) -> Estimate
     whole = gram.square(target)
     square = gram.ratio(torch.outer(error, error), torch.outer(target, target))
     if not whole.value > whole.margin:
-        text = "the target's gradient cannot be told from zero: more examples are needed, or the model knows the task"
+        text = whole.doubt("the target's gradient", "more examples are needed, or the model knows the task")
         return Estimate(square.norm().value, 0.0, math.inf, square.norm().confidence, Status.UNDEFINED, text)
     return square.norm(f"delta method over {gram.folds} folds")
 

@@ -7,18 +7,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from diagnostics.errors import InputError, require_count
 from diagnostics.inputs.causal_lm import SegmentModel, select_parameters
 from diagnostics.inputs.layout import Layout
 from diagnostics.inputs.segments import Bos, Segmenter, Text
 from diagnostics.measures.contexts import ContextGradients, context_gradients
 from diagnostics.measures.folds import SKETCH_SIZE, FoldedGradients
 from diagnostics.results import Cost, Estimate, Result, Status, Verdict, plain
-from diagnostics.theory.alignment import alignment_row, relative_error
+from diagnostics.theory.alignment import alignment_row
 from diagnostics.theory.composition import Atom, alignment_terms, required_atoms
 from diagnostics.theory.fold_gram import CONFIDENCE, FoldGram, norm_stderr
 from diagnostics.verdicts.alignment import (
@@ -29,6 +30,7 @@ from diagnostics.verdicts.alignment import (
     evidence,
     fold_gram,
     relative_estimate,
+    relative_norm,
 )
 from diagnostics.verdicts.prompts import Prompts, prepare
 
@@ -218,7 +220,7 @@ def audit_composition(
         target_instruction: I_*; by default I_1 ⊕ … ⊕ I_K, token for token. Any other wording gives a seam term.
         target_examples: Pairs (x, y) of the target task.
         component_examples: Pairs (x, y) of each component.
-        alphas: ``"best"`` (1.6), ``"nonnegative"``, or one number a component.
+        alphas: ``"best"`` (1.6), ``"nonnegative"``, or one number a component, in order or by name.
         parameters: Names or glob patterns of the parameters studied, or ``"all"``; by default an adapter's where
             there is one and all others otherwise.
         folds: Disjoint folds of the examples; at least four give intervals.
@@ -253,12 +255,18 @@ def audit_composition(
         >>> audit.relative < 1e-5  # a multi-task target: ∇ℰ = 0 at α = α' (1.7)
         True
     """
-    check_alphas(alphas, len(instructions))
+    for name, value in (("folds", folds), ("batch_size", batch_size), ("sketch_size", sketch_size)):
+        require_count(name, value)
+    if not 0 < limit < math.inf:
+        raise InputError(
+            f"limit: expected a positive number, the relative error still taken for success; found {limit}."
+        )
     own = select_parameters(model, parameters)
     segments = Segmenter(tokenizer, model, bos=bos, max_length=max_length)
     prompts = prepare(
         segments, instructions, target_instruction, target_examples, component_examples, layout, target_layout
     )
+    wanted = check_alphas(alphas, prompts.names)
     contexts, count = prompts.measured(required_atoms(prompts.contexts), folds, seed)
     measured = context_gradients(
         SegmentModel("audit", model, list(own)),
@@ -272,11 +280,15 @@ def audit_composition(
         seed=seed,
         progress=progress,
     )
-    return _audit(prompts, measured, alphas, limit, _notes(segments, measured, folds))
+    return _audit(prompts, measured, wanted, limit, _notes(segments, measured, folds))
 
 
 def _audit(
-    prompts: Prompts, measured: ContextGradients, alphas: Alphas, limit: float, notes: tuple[str, ...]
+    prompts: Prompts,
+    measured: ContextGradients,
+    alphas: Literal["best", "nonnegative"] | list[float],
+    limit: float,
+    notes: tuple[str, ...],
 ) -> CompositionAudit:
     """The audit of measured gradients: from here on all is linear algebra on their inner products."""
     gradients = measured.gradients
@@ -300,7 +312,7 @@ def _audit(
         components=prompts.names,
         alphas=tuple(chosen.tolist()),
         error=_term("error", error, error, gram, gradients),
-        relative=relative_error(small, chosen),
+        relative=relative_norm(gradients, error, target),
         relative_estimate=relative,
         terms={name: _term(name, rows[name], error, gram, gradients) for name in names},
         gram=stacked @ gram.plugin @ stacked.T,
@@ -320,7 +332,7 @@ def _term(name: str, row: Tensor, error: Tensor, gram: FoldGram, gradients: Fold
     """A term with its norms."""
     return Term(
         name=name,
-        norm=math.sqrt(max(float(row @ gram.plugin @ row), 0.0)),
+        norm=gradients.norm(row),
         estimate=gram.square(row).norm(evidence(gram, gradients)),
         share=_share(gram, row, error),
         make=lambda: gradients.combine(row),
@@ -332,7 +344,7 @@ def _share(gram: FoldGram, row: Tensor, error: Tensor) -> Estimate:
     whole = gram.square(error)
     value = gram.ratio(torch.outer(row, error), torch.outer(error, error))
     if not whole.value > whole.margin:
-        text = "the error cannot be told from zero, so it has no shares"
+        text = whole.doubt("the error", "so it has no shares")
         return Estimate(value.value, -math.inf, math.inf, CONFIDENCE, Status.UNDEFINED, text)
     ends = (value.value - value.margin, value.value + value.margin)
     return Estimate(value.value, *ends, CONFIDENCE, Status.CONVERGED, f"delta method over {gram.folds} folds")

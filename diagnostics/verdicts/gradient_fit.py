@@ -21,7 +21,7 @@ from diagnostics.theory.merge_error import (
     merge_error_rows,
     step_sizes,
 )
-from diagnostics.verdicts.alignment import FOLDS, Alphas, choose_alphas, evidence, fold_gram
+from diagnostics.verdicts.alignment import FOLDS, Alphas, check_alphas, choose_alphas, evidence, fold_gram
 
 __all__ = ["GradientFit", "MergeError", "Part", "gradient_fit", "merge_error"]
 
@@ -221,7 +221,8 @@ def merge_error(
     etas = step_sizes(plugin, len(tasks))
     _check_steps(names, etas)
     if coefficients is None:
-        chosen = choose_alphas(plugin[len(tasks) :, len(tasks) :], alphas).tolist()
+        wanted = check_alphas(alphas, names[1:])
+        chosen = choose_alphas(plugin[len(tasks) :, len(tasks) :], wanted).tolist()
         lambdas = matched_coefficients(etas, chosen)
     else:
         lambdas = [float(value) for value in coefficients]

@@ -66,11 +66,13 @@ class Prompts:
         Returns:
             Whose data under which instruction.
         """
-        own = [name for name, index in zip(self.names, self.contexts.data, strict=True) if index == atom.data]
-        whose = "the target's data" if atom.data == 0 else f"data of component {own[0]}"
+        for name, own in zip(self.names, self.contexts.components, strict=True):
+            if atom.data and own == atom:
+                return f"data of component {name}, its instruction"
+        # Where contexts are equal the last name given to them counts.
         known = {self.contexts.none: "no instruction", self.contexts.joined: "all instructions joined"}
         known |= {each: f"instruction {name}" for name, each in zip(self.names, self.contexts.single, strict=True)}
-        return f"{whose}, {({self.contexts.target: 'its instruction'} | known).get(atom.instruction)}"
+        return f"the target's data, {(known | {self.contexts.target: 'its instruction'})[atom.instruction]}"
 
 
 def prepare(
@@ -109,9 +111,10 @@ def prepare(
         wanted = segments.instruction("target_instruction", target_instruction)
     else:
         _note_joint(segments, texts, joined)
-    given = [list(target_examples), *map(list, examples)]
-    pairs = [segments.pairs("target_examples", given[0])]
-    pairs += [segments.pairs(f"component_examples {name}", each) for name, each in zip(names, given[1:], strict=True)]
+    labels = ["target_examples", *(f"component_examples {name}" for name in names)]
+    # Read once: a generator has nothing to give a second time.
+    given = [list(each) if isinstance(each, Iterable) else [] for each in (target_examples, *examples)]
+    pairs = [segments.pairs(label, each) for label, each in zip(labels, given, strict=True)]
     # Equal data are one data set: each of its contexts is measured once.
     data = [0] + [next(j for j in range(i + 1) if pairs[j] == pairs[i]) for i in range(1, len(pairs))]
     order = sorted(set(data))
@@ -133,19 +136,27 @@ def _fitted(
     segments: Segmenter, contexts: Contexts, data: list[list[Pair]], names: Sequence[str]
 ) -> tuple[list[Pair], ...]:
     """Every data set, cut for the longest of the contexts that it is measured in."""
-    everywhere = [contexts.none, *contexts.single, contexts.joined, contexts.target]
-    fitted = []
-    for index, pairs in enumerate(data):
-        own = [(name, c) for name, c, i in zip(names, contexts.single, contexts.data, strict=True) if i == index]
-        used = everywhere if index == 0 else [context for _, context in own]
-        overhead = max(len(segments.sequence(layout, tokens, ((), ())).tokens) for layout, tokens in used)
-        fitted.append(segments.fit("target" if index == 0 else f"component {own[0][0]}", pairs, overhead))
-    return tuple(fitted)
+    used = {0: [contexts.none, *contexts.single, contexts.joined, contexts.target]}
+    labels = {0: "target"}
+    for name, context, index in zip(names, contexts.single, contexts.data, strict=True):
+        used.setdefault(index, []).append(context)
+        labels.setdefault(index, f"component {name}")
+    sizes = [
+        max(len(segments.sequence(layout, tokens, ((), ())).tokens) for layout, tokens in used[index])
+        for index in range(len(data))
+    ]
+    # An x that several data sets share is cut alike in all of them: a different text would look like other data.
+    cuts: dict[Tokens, int] = {}
+    for pairs, size in zip(data, sizes, strict=True):
+        for x, kept in segments.cuts(pairs, size).items():
+            cuts[x] = min(kept, cuts.get(x, kept))
+    places = enumerate(zip(data, sizes, strict=True))
+    return tuple(segments.fit(labels[index], pairs, size, cuts) for index, (pairs, size) in places)
 
 
 def _matched(instructions: Any, examples: Any) -> tuple[tuple[str, ...], list[Text], list[Examples]]:
     """Names, instructions and examples of the components, in one order."""
-    if isinstance(instructions, str) or not instructions:
+    if not isinstance(instructions, Mapping | Sequence) or isinstance(instructions, str) or not instructions:
         raise InputError(f"instructions: expected a list with one for each component; found {instructions!r}.")
     if isinstance(instructions, Mapping):
         names = tuple(map(str, instructions))
@@ -156,6 +167,10 @@ def _matched(instructions: Any, examples: Any) -> tuple[tuple[str, ...], list[Te
         if list(map(str, examples)) != list(names) and set(map(str, examples)) != set(names):
             raise InputError(f"component_examples: expected examples for {list(names)}; found {list(examples)}.")
         examples = [next(value for key, value in examples.items() if str(key) == name) for name in names]
+    elif not isinstance(examples, Sequence):
+        raise InputError(f"component_examples: expected a list or mapping; found {type(examples).__name__}.")
+    if len(set(names)) < len(names):
+        raise InputError(f"instructions: expected different names of components; found {list(names)}.")
     if len(examples) != len(names):
         raise InputError(
             f"component_examples: expected one list of (x, y) for each of {len(names)} instructions; "

@@ -8,11 +8,16 @@ import diagnostics as dx
 from diagnostics.inputs.zoo import quadratic_problem
 from diagnostics.results import Cost, Result
 
+from . import test_composition_section
+
 PROBLEM = quadratic_problem(torch.eye(2).double().repeat(2, 1, 1), torch.eye(2).double())
 RESULTS = {
     "geometry": lambda: dx.geometry(PROBLEM.base, PROBLEM.experts),
     "bounds": lambda: dx.addition_bounds(PROBLEM, 0.5)["task_0"],
     "prediction": lambda: dx.predict_merge(PROBLEM, 0.5),
+    "alignment": lambda: dx.gradient_alignment(PROBLEM.tasks["task_0"], [PROBLEM.tasks["task_1"]], PROBLEM.base),
+    "audit": test_composition_section.audit,
+    "audit of an error near zero": test_composition_section.near_zero,
 }
 
 
