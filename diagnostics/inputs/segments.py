@@ -284,7 +284,7 @@ class Segmenter:
         if self.tokenizer is not None and self._plain("")["input_ids"][:1] != [found]:
             self.note(
                 f"BOS: token {found} is put before every sequence, which this tokenizer does not do by itself; "
-                "pass bos=None if the model was trained without"
+                "leave it out (bos: none) if the model was trained without"
             )
         return found
 

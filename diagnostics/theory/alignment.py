@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-__all__ = ["alignment_row", "best_alphas"]
+__all__ = ["alignment_row", "best_alphas", "dependent"]
 
 # Directions of the components' Gram matrix below this share of its largest are rounding.
 _RCOND = 1e-12
@@ -33,21 +33,41 @@ def best_alphas(gram: Tensor, *, sign: Literal["any", "nonnegative"] = "any") ->
         >>> best_alphas(gram, sign="nonnegative").tolist()
         [2.0, 0.0]
     """
-    gram = gram.double()
-    norms = gram.diagonal()[1:].clamp_min(0).sqrt()
-    scale = torch.where(norms > 0, norms, 1.0)
-    inside = (gram[1:, 1:] / scale[:, None] / scale[None, :]).numpy()
-    toward = (gram[1:, 0] / scale).numpy()
-    values, vectors = np.linalg.eigh(inside)
-    kept = values > _RCOND * max(values.max(), 0.0)
-    roots, basis = np.sqrt(values[kept]), vectors[:, kept]
+    scale, roots, basis = _spectrum(gram)
+    toward = (gram[1:, 0].double() / scale).numpy()
     # Coordinates in which the components are the columns of a matrix and g_* is projected onto their span.
     columns, image = roots[:, None] * basis.T, (basis.T @ toward) / roots
     if sign == "nonnegative":
-        solution = nnls(columns, image)[0] if kept.any() else np.zeros(len(scale))
+        solution = nnls(columns, image)[0] if len(roots) else np.zeros(len(scale))
     else:
         solution = basis @ (image / roots)
     return torch.from_numpy(solution) / scale
+
+
+def dependent(gram: Tensor) -> bool:
+    """Say whether the components' gradients are linearly dependent, so that the best α is not unique.
+
+    Args:
+        gram: Inner products of (g_*, g_1, …, g_K), [K + 1, K + 1].
+
+    Returns:
+        Whether they are, to rounding.
+
+    Example:
+        >>> dependent(torch.ones(3, 3)), dependent(torch.eye(3))
+        (True, False)
+    """
+    return len(_spectrum(gram)[1]) < len(gram) - 1
+
+
+def _spectrum(gram: Tensor) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """Norms of the components, and the roots and eigenvectors of their Gram matrix of unit vectors, without zeros."""
+    gram = gram.double()
+    norms = gram.diagonal()[1:].clamp_min(0).sqrt()
+    scale = torch.where(norms > 0, norms, 1.0)
+    values, vectors = np.linalg.eigh((gram[1:, 1:] / scale[:, None] / scale[None, :]).numpy())
+    kept = values > _RCOND * max(values.max(), 0.0)
+    return scale, np.sqrt(values[kept]), vectors[:, kept]
 
 
 def alignment_row(alphas: Tensor) -> Tensor:

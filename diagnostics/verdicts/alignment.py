@@ -14,7 +14,7 @@ from diagnostics.errors import InputError, require_count
 from diagnostics.inputs.tasks import Parameters, Task
 from diagnostics.measures.folds import FoldedGradients, task_folds
 from diagnostics.results import Cost, Estimate, Result, Status, plain
-from diagnostics.theory.alignment import alignment_row, best_alphas
+from diagnostics.theory.alignment import alignment_row, best_alphas, dependent
 from diagnostics.theory.fold_gram import FoldGram, norm_stderr
 
 __all__ = [
@@ -150,7 +150,7 @@ def gradient_alignment(
     gram = fold_gram(gradients)
     chosen = choose_alphas(gram.plugin, alphas)
     row = alignment_row(chosen)
-    notes = [note for task in tasks.values() for note in task.notes]
+    notes = [note for task in tasks.values() for note in task.notes] + not_unique(gram.plugin, alphas)
     if gram.folds < 4:
         few = min(tasks.values(), key=lambda task: len(task.sizes)).name
         notes.append(
@@ -237,6 +237,21 @@ def check_alphas(alphas: Alphas, names: Sequence[str]) -> Literal["best", "nonne
     if len(values) != len(names) or not all(map(math.isfinite, values)):
         raise InputError(f"{expected}; found {values}.")
     return values
+
+
+def not_unique(gram: Tensor, alphas: object) -> list[str]:
+    """Note that a best α is one of many.
+
+    Args:
+        gram: Inner products of (g_*, g_1, …, g_K), [K + 1, K + 1].
+        alphas: How α was chosen.
+
+    Returns:
+        At most one note.
+    """
+    if not (isinstance(alphas, str) and dependent(gram)):
+        return []
+    return ["α is not unique: the components' gradients are linearly dependent, and the shortest α is given"]
 
 
 def relative_norm(gradients: FoldedGradients, error: Tensor, target: Tensor) -> float:

@@ -29,6 +29,7 @@ from diagnostics.verdicts.alignment import (
     choose_alphas,
     evidence,
     fold_gram,
+    not_unique,
     relative_estimate,
     relative_norm,
 )
@@ -323,7 +324,7 @@ def _audit(
         verdict=verdict,
         losses={prompts.describe(atom): -value for atom, value in measured.log_likelihoods.items() if atom.part == "y"},
         folds=gram.folds,
-        notes=notes,
+        notes=(*notes, *not_unique(small, alphas)),
         cost=measured.cost,
     )
 

@@ -241,3 +241,12 @@ def test_alphas_go_by_name_too():
     tasks = [linear(name, [[1.0, 0]]) for name in ("*", "a", "b")]
     result = gradient_alignment(tasks[0], tasks[1:], {"w": torch.ones(2).double()}, alphas={"b": 2, "a": 1})
     assert result.alphas == (1.0, 2.0)
+
+
+def test_dependent_components_are_noted():
+    rows = [[1.0, 0], [0.5, 0.5], [0.0, 1], [0.2, 0.1]]
+    tasks = [linear(name, rows) for name in ("*", "a", "b")]
+    result = gradient_alignment(tasks[0], tasks[1:], {"w": torch.ones(2).double()})
+    assert any("α is not unique" in note for note in result.notes) and result.alphas == pytest.approx((0.5, 0.5))
+    alone = gradient_alignment(tasks[0], tasks[1:2], {"w": torch.ones(2).double()})
+    assert not any("α is not unique" in note for note in alone.notes)
