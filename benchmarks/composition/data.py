@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmarks.composition.strings import instruction, string_study
@@ -98,12 +99,11 @@ def load_study(sizes: Sizes = FULL_SIZES, entries: Iterable[Entry] | None = None
     tasks["summarise"] = _task("summarise", instruction("summarise"), entries, summarise, sizes)
     for code, language in list(LANGUAGES.items())[1:]:
         translated, both = f"to {language}", f"summarise + to {language}"
-        tasks[translated] = _task(
-            translated, instruction(translated), entries, lambda e, c=code: translate(e, c), sizes
-        )
-        tasks[both] = _task(both, instruction("summarise", translated), entries, lambda e, c=code: both_of(e, c), sizes)
+        one, two = instruction(translated), instruction("summarise", translated)
+        tasks[translated] = _task(translated, one, entries, partial(translate, language=code), sizes)
+        tasks[both] = _task(both, two, entries, partial(both_of, language=code), sizes)
         targets[both] = Target(both, "real", ("summarise", translated))
-    for name, make in (("to French", lambda e: translate(e, "fr")), ("summarise", summarise)):
+    for name, make in (("to French", partial(translate, language="fr")), ("summarise", summarise)):
         parts = tuple(
             _task(f"{name}, {kind}", instruction(name), [e for e in entries if e.section in kept], make, sizes.part())
             for kind, kept in (("libraries", LIBRARIES), ("documents", DOCUMENTS))

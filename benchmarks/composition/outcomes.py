@@ -45,7 +45,7 @@ OUTCOMES = FOLDER / "outcomes"
 
 RESULTS = Path(__file__).parents[1] / "results" / "composition_outcomes.json"
 
-Point = tuple[float, float]
+Point = tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def search(merges: Merges, rows: list[Tokens], settings: Search) -> tuple[Point,
     steps = product((-settings.refinement, 0.0, settings.refinement), repeat=2)
     tried += [_try(merges, (first + one, second + two), rows) for one, two in steps if (one, two) != (0.0, 0.0)]
     best = min(tried, key=lambda each: each["loss"])["point"]
-    return (best[0], best[1]), tried
+    return tuple(best), tried
 
 
 def _try(merges: Merges, point: Point, rows: list[Tokens]) -> dict[str, Any]:
@@ -168,11 +168,15 @@ def show(stored: dict[str, Any], console: Console) -> None:
         console.print(table)
 
 
+def quick_study() -> Study:
+    """Every task, a few examples each, from the sample."""
+    return load_study(QUICK_SIZES, load_entries(SAMPLE))
+
+
 def dry_run(folder: Path) -> dict[str, Any]:
     """Everything once: a tiny model, two steps of each training, the first target of each family."""
-    entries = load_entries(SAMPLE)
-    study = load_study(QUICK_SIZES, entries)
-    base_record = make_base(entries, QUICK_BASE, folder / "base")
+    study = quick_study()
+    base_record = make_base(load_entries(SAMPLE), QUICK_BASE, folder / "base")
     base = Loaded(folder / "base")
     first = {target.family: target.name for target in reversed(study.targets.values())}
     names = list(first.values())

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
@@ -71,7 +72,7 @@ QUICK_SIZES = Sizes(train=30, val=8, test=8, smallest=4)
 SPLITS = {"train": "train", "val": "probe", "test": "test"}
 
 
-def union(name: str, instruction: str, parts: tuple[Instructed, Instructed]) -> Instructed:
+def union(name: str, instruction: str, parts: Sequence[Instructed]) -> Instructed:
     """The multi-task target (1.7) of two components: all of both train splits, and half of each other split."""
     first, second = parts
     if len(first.train) != len(second.train):

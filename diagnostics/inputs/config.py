@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, StrictFloat, StrictInt
+from pydantic import Field, StrictFloat, StrictInt, StrictStr
 from pydantic import field_validator as validates
 
 from diagnostics.inputs.documents import Count, Document, Name, Part, finite, is_config_file, nearest
@@ -27,7 +27,8 @@ _KEYS = {
     "tolerance": ("a number from 0 to below 1", "tolerance: 0.1"),
     "batch_size": ("a whole number from 1 on", "batch_size: 64"),
     "max_length": ("a whole number from 1 on", "max_length: 128"),
-    "columns": ("names by role (text, label, inputs, targets)", "columns: {text: review, label: stars}"),
+    "columns": ("names by role (text, label, inputs, targets, x, y)", "columns: {text: review, label: stars}"),
+    "instructions": ("texts by name of the expert", "instructions: {news: 'Summarise: ', mail: 'Answer: '}"),
     "seed": ("a whole number from 0 on", "seed: 0"),
     "target": ("the name of an expert or a path", "target: news"),
 }
@@ -40,6 +41,8 @@ class Columns(Part):
     label: Name | None = None
     inputs: Name | None = None
     targets: Name | None = None
+    x: Name | None = None
+    y: Name | None = None
 
 
 class RunConfig(Document):
@@ -56,6 +59,7 @@ class RunConfig(Document):
         batch_size: Examples per batch.
         max_length: Tokens per text.
         columns: Names of the keys or tensors in the data files.
+        instructions: What stands before x in a task of a language model, by expert.
         seed: Seed of torch's random numbers, for tasks that draw any.
         target: Name of the expert, or path of the model, that counts as unseen.
     """
@@ -73,6 +77,7 @@ class RunConfig(Document):
     batch_size: Count | None = None
     max_length: Count | None = None
     columns: Columns | None = None
+    instructions: dict[Name, StrictStr] | None = None
     seed: Annotated[StrictInt, Field(ge=0)] = 0
     target: Name | None = None
 
@@ -119,6 +124,7 @@ class RunConfig(Document):
             columns=self.columns.model_dump(exclude_none=True) if self.columns else None,
             batch_size=self.batch_size,
             max_length=self.max_length,
+            instructions=self.instructions,
         )
 
     def merge(self, given: Coefficients | None = None) -> dict[str, float]:

@@ -62,13 +62,13 @@ def encode(
     return [(dict(tokenizer(texts[part], return_tensors="pt", **cut)), targets[part]) for part in ranges]
 
 
-def open_tokenizer(base: Path, expert: Path, examples: TextExamples) -> Any:
+def open_tokenizer(base: Path, expert: Path, texts: list[str]) -> Any:
     """Open the tokenizer of a base, and refuse an expert that reads the texts as other tokens.
 
     Args:
         base: The base's folder.
         expert: The expert's folder, which may have no tokenizer.
-        examples: The texts to compare the two on.
+        texts: The texts to compare the two on.
 
     Returns:
         The base's tokenizer.
@@ -78,7 +78,7 @@ def open_tokenizer(base: Path, expert: Path, examples: TextExamples) -> Any:
     """
     tokenizer = read_tokenizer("base", base)
     if _has_tokenizer(expert):
-        _compare(tokenizer, read_tokenizer("expert", expert), expert, list(examples.texts))
+        _compare(tokenizer, read_tokenizer("expert", expert), expert, texts)
     return tokenizer
 
 

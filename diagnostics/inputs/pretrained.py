@@ -19,6 +19,7 @@ from diagnostics.inputs.alignment import align, find_differences
 from diagnostics.inputs.checkpoints import Checkpoint, is_adapter, open_checkpoint
 from diagnostics.inputs.encoding import UNREADABLE, TruncationWarning, encode, open_tokenizer, transformers
 from diagnostics.inputs.examples import class_targets, is_tensor_file, listed, read_tensors, read_texts, refuse_input
+from diagnostics.inputs.pretrained_lm import causal_lm_tasks
 from diagnostics.inputs.problem import MergeProblem
 from diagnostics.inputs.tasks import Parameters, Task
 
@@ -39,6 +40,7 @@ def load_problem(
     columns: Mapping[str, str] | None = None,
     batch_size: int | None = None,
     max_length: int | None = None,
+    instructions: Mapping[str, str] | None = None,
 ) -> MergeProblem:
     """Build a merge problem from folders and data files.
 
@@ -49,12 +51,14 @@ def load_problem(
         base: The base's folder, with weights and tokenizer.
         experts: Folders of the experts by name, whole models or PEFT adapters.
         data: A data file for each expert, JSON lines or ``.safetensors``.
-        kind: ``"sequence-classification"``, or ``"module:function"`` for a task of your own, where
+        kind: ``"sequence-classification"``, ``"causal-lm"``, or ``"module:function"`` for a task of your own, where
             ``function(name, base=…, expert=…, data=…)`` gets the paths and returns a :class:`Task`.
         private: Names or glob patterns of further parameters that are not merged.
         columns: Names of the keys or tensors of the data files (``text``, ``label``, ``inputs``, ``targets``).
-        batch_size: Examples per batch, 64 by default.
-        max_length: Tokens per text; by default what tokenizer and model allow. Longer texts are cut, with a warning.
+        batch_size: Examples per batch; 64 by default, 16 for language models.
+        max_length: Tokens per text; by default what tokenizer and model allow. Longer texts are cut, with a warning;
+            for language models they are refused unless this is given.
+        instructions: What stands before x in a task of a language model, by expert.
 
     Returns:
         The problem.
@@ -64,7 +68,7 @@ def load_problem(
     """
     base, experts, data = _path(base), _paths(experts), _paths(data)
     _check_names(experts, data)
-    options = {"columns": columns, "batch_size": batch_size, "max_length": max_length}
+    options = {"columns": columns, "batch_size": batch_size, "max_length": max_length, "instructions": instructions}
     if ":" in kind:
         _refuse_options(kind, options)
         tasks = {name: _custom_task(kind, name, base, path, data[name]) for name, path in experts.items()}
@@ -72,6 +76,19 @@ def load_problem(
     _check_kind(kind)
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size: expected at least 1; found {batch_size}. Leave it out for {_BATCH_SIZE}.")
+    if kind == "causal-lm":
+        texts = causal_lm_tasks(
+            base,
+            experts,
+            data,
+            columns=columns,
+            batch_size=batch_size,
+            max_length=max_length,
+            instructions=instructions,
+        )
+        return MergeProblem(base, experts, texts, private=private)
+    if instructions is not None:
+        raise InputError(f"instructions: expected kind 'causal-lm' with them; found kind {kind!r}. Remove them.")
     models = _Models(base, experts, private)
     size = batch_size or _BATCH_SIZE
     tasks = {}
@@ -171,7 +188,7 @@ def _read(
         return inputs, targets.long()
     examples = read_texts(file, columns)
     targets = class_targets(examples, models.label_names(name), classes)
-    tokenizer = open_tokenizer(models.base, models.experts[name], examples)
+    tokenizer = open_tokenizer(models.base, models.experts[name], list(examples.texts))
     return encode(examples, targets, tokenizer, module, batch_size=batch_size, max_length=max_length)
 
 
@@ -307,13 +324,8 @@ def _refuse_options(kind: str, options: Mapping[str, object]) -> None:
 
 
 def _check_kind(kind: str) -> None:
-    """Refuse kinds that are unknown or not available."""
+    """Refuse kinds that are unknown."""
     own = "give a task of your own by kind='module:function'"
-    if kind == "causal-lm":
-        raise InputError(
-            "kind 'causal-lm': audits of causal language models are not available yet in this version; "
-            f"{own}, where function(name, base=…, expert=…, data=…) returns a diagnostics.Task."
-        )
     if kind not in KINDS:
         near = difflib.get_close_matches(kind, KINDS, n=1, cutoff=0.0)[0]
         raise InputError(f"kind: expected one of {list(KINDS)}; found {kind!r}. Did you mean {near!r}? Or {own}.")

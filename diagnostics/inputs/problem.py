@@ -97,6 +97,7 @@ class MergeProblem:
         columns: Mapping[str, str] | None = None,
         batch_size: int | None = None,
         max_length: int | None = None,
+        instructions: Mapping[str, str] | None = None,
     ) -> MergeProblem:
         """Build a problem from folders that transformers or PEFT wrote and a data file for each expert.
 
@@ -104,15 +105,16 @@ class MergeProblem:
             base: The base's folder, with weights and tokenizer.
             experts: Folders of the experts by name, whole models or PEFT adapters.
             data: A data file for each expert: JSON lines with ``text`` and ``label`` (or ``x`` and ``y``), or
-                ``.safetensors`` with ``inputs`` and ``targets``.
-            kind: ``"sequence-classification"``, or ``"module:function"`` for tasks of your own, where
+                ``.safetensors`` with ``inputs`` and ``targets``; for language models JSON lines with ``x`` and ``y``.
+            kind: ``"sequence-classification"``, ``"causal-lm"``, or ``"module:function"`` for tasks of your own, where
                 ``function(name, base=…, expert=…, data=…)`` gets the paths and returns a :class:`Task`.
             private: Names or glob patterns of parameters that are not merged. A classification head that does not
                 fit in every model, or that the base lacks, is private without being named.
             columns: Names of the keys or tensors in the data files, as ``{"text": …, "label": …}``.
-            batch_size: Examples per batch, 64 by default.
+            batch_size: Examples per batch; 64 by default, 16 for language models.
             max_length: Tokens per text; by default what tokenizer and model allow. Longer texts are cut, with a
-                ``TruncationWarning``.
+                ``TruncationWarning``; for language models they are refused unless this is given.
+            instructions: What stands before x in a task of a language model, by expert.
 
         Returns:
             The problem.
@@ -131,6 +133,7 @@ class MergeProblem:
             columns=columns,
             batch_size=batch_size,
             max_length=max_length,
+            instructions=instructions,
         )
 
     def __repr__(self) -> str:

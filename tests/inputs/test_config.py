@@ -24,6 +24,7 @@ tolerance: 5e-2
 batch_size: 8
 max_length: 32
 columns: {text: review}
+instructions: {news: "Sort: "}
 seed: 3
 target: mail
 """
@@ -47,6 +48,9 @@ news = 0.5
 mail = 1
 [columns]
 text = "review"
+
+[instructions]
+news = "Sort: "
 """
 
 
@@ -97,6 +101,7 @@ def test_a_problem_gets_every_setting(folder: Path, monkeypatch: pytest.MonkeyPa
         "columns": {"text": "review"},
         "batch_size": 8,
         "max_length": 32,
+        "instructions": {"news": "Sort: "},
     }
 
 

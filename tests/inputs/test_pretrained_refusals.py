@@ -117,7 +117,7 @@ def test_bad_folders_are_refused(folders: Path, name: str) -> None:
 
 
 BAD_OPTIONS = {
-    "causal": ({"kind": "causal-lm"}, r"'causal-lm': audits .* not available yet .*kind='module:function'"),
+    "instructions": ({"instructions": {"kind": "Say: "}}, r"instructions: expected kind 'causal-lm' with them"),
     "unknown kind": ({"kind": "sequence_clasification"}, r"Did you mean 'sequence-classification'\?"),
     "batch size": ({"batch_size": 0}, r"batch_size: expected at least 1; found 0"),
     "too long": ({"max_length": 13}, r"max_length: expected between 3 and 12 for BertFor.*; found 13"),
