@@ -27,11 +27,18 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.minilm_bounds
 	$(BIN)/python -m benchmarks.demo_seeds
 	$(BIN)/python -m benchmarks.derivative_costs
+	$(BIN)/python -m benchmarks.audit_costs
+	$(BIN)/python -m benchmarks.composition.base
+	$(BIN)/python -m benchmarks.composition.experts
+	$(BIN)/python -m benchmarks.composition.outcomes
+	$(BIN)/python -m benchmarks.composition.study
 
 bench-quick: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.minilm_bounds --quick
 	$(BIN)/python -m benchmarks.demo_seeds --quick
 	$(BIN)/python -m benchmarks.derivative_costs --quick
+	$(BIN)/python -m benchmarks.audit_costs --quick
+	$(BIN)/python -m benchmarks.composition.study --quick
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

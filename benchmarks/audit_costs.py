@@ -32,7 +32,7 @@ BATCH, FOLDS = 8, 8
 def build(width: int, count: int) -> tuple[LlamaForCausalLM, dict[str, Any]]:
     """A random Llama, and instructions with examples of random tokens for it."""
     torch.manual_seed(0)
-    config = LlamaConfig(
+    config = LlamaConfig(  # type: ignore[call-arg]
         vocab_size=2000,
         hidden_size=width,
         intermediate_size=3 * width,
@@ -141,7 +141,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     norms = exact.gram.diagonal().sqrt()
     scale = torch.outer(norms, norms).clamp_min(1e-30)
-    result = {
+    result: dict[str, Any] = {
         "parameters": dimension,
         "examples": len(inputs["target_examples"]),
         "cost": str(exact.cost),

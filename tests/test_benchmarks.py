@@ -1,6 +1,7 @@
 """Every benchmark runs from end to end on the sample that is shipped with it."""
 
-from benchmarks import demo_seeds, derivative_costs, minilm_bounds
+from benchmarks import audit_costs, demo_seeds, derivative_costs, minilm_bounds
+from benchmarks.composition import study
 
 
 def test_minilm_bounds_dry_run(capsys):
@@ -17,3 +18,15 @@ def test_demo_seeds_dry_run(capsys):
 def test_derivative_costs_dry_run(capsys):
     derivative_costs.main(["--quick"])
     assert "Hessian-vector product / gradient" in capsys.readouterr().out
+
+
+def test_audit_costs_dry_run(capsys):
+    audit_costs.main(["--quick"])
+    printed = capsys.readouterr().out
+    assert "of the passes needed" in printed and "peak memory, vectors sketched" in printed
+
+
+def test_composition_study_dry_run(capsys):
+    study.main(["--quick"])
+    printed = capsys.readouterr().out
+    assert "relative alignment error (main)" in printed and "published sign" in printed
