@@ -175,7 +175,8 @@ def show_targets(rows: list[Row], console: Console) -> None:
     ):
         table.add_column(column)
     for row in sorted(rows, key=OUTCOMES["missed share (main)"]):
-        audit, relative = row["audit"], row["audit"]["relative_estimate"]
+        audit = row["audit"]
+        relative = _filled(audit["relative_estimate"], "value", "lower", "upper")
         exact = [row["test"][kind]["exact"] for kind in ("base", "best merge", "fine-tuned")]
         table.add_row(
             row["name"],
@@ -191,9 +192,9 @@ def show_targets(rows: list[Row], console: Console) -> None:
     console.print(table)
 
 
-def _filled(cell: Mapping[str, float | None]) -> dict[str, float]:
-    """Numbers back from JSON, where NaN is null."""
-    return {key: math.nan if value is None else value for key, value in cell.items()}
+def _filled(cell: Mapping[str, Any], *names: str) -> dict[str, float]:
+    """Numbers back from JSON, where NaN is null and infinity a word."""
+    return {key: math.nan if cell[key] is None else float(cell[key]) for key in names or cell}
 
 
 def main(arguments: list[str] | None = None) -> None:
