@@ -60,6 +60,7 @@ PREDICTORS: dict[str, Callable[[Row], float]] = {
     "seam": term("seam"),
     "sum of the terms' norms": lambda row: sum(term(name)(row) for name in ("delta_1", "delta_2", "delta_star")),
     "target gradient outside span of task vectors": lambda row: row["slope"]["value"],
+    "exploratory: target's Adam step outside span of components'": lambda row: row["preconditioned"]["outside"],
     "baseline: 1 - cosine of the two task vectors": lambda row: 1 - row["vectors"]["cosines"][1][2],
     "baseline: norm of the two task vectors": lambda row: math.hypot(*row["vectors"]["norms"][1:]),
     "baseline: zero-shot loss of the target": lambda row: row["audit"]["losses"]["the target's data, its instruction"],
@@ -124,7 +125,18 @@ def analyse(measured: list[Row], results: list[Row]) -> dict[str, Any]:
     """Terms and outcomes side by side, and everything that is concluded from them."""
     by_name = {row["name"]: row for row in results}
     rows = [{**by_name[row["name"]], **row} for row in measured]
-    keep = ("name", "family", "best", "test", "audit", "merge_error", "gradient_fit", "vectors", "slope")
+    keep = (
+        "preconditioned",
+        "name",
+        "family",
+        "best",
+        "test",
+        "audit",
+        "merge_error",
+        "gradient_fit",
+        "vectors",
+        "slope",
+    )
     return {
         "success": SUCCESS,
         "correlations": {name: correlate(group) for name, group in groups_of(rows).items() if len(group) > 2},

@@ -18,8 +18,9 @@ import diagnostics as dx
 from benchmarks.composition.data import FOLDER, load_study
 from benchmarks.composition.experts import EXPERTS, Loaded, Recipe, file_of, load_expert
 from benchmarks.composition.model import read_record, set_parameters, write_record
-from benchmarks.composition.tasks import Pair, Study, Target
+from benchmarks.composition.tasks import Instructed, Pair, Study, Target
 from diagnostics.measures.folds import task_folds
+from diagnostics.measures.vectors import flatten
 from diagnostics.results import plain
 from diagnostics.theory.alignment import alignment_row, best_alphas
 from diagnostics.verdicts.alignment import fold_gram, relative_estimate
@@ -31,9 +32,7 @@ EXAMPLES = 256
 def measure(study: Study, target: Target, base: Loaded, recipe: Recipe, experts: Path, examples: int) -> dict:
     """The audit of a target, and the geometry of its gradients and task vectors."""
     started = time.perf_counter()
-    set_parameters(base.model, base.parameters)
-    tasks = [study.tasks[name] for name in (target.name, *target.components)]
-    data = [sample(task.train, examples) for task in tasks]
+    tasks, data, losses, vectors = parts(study, target, base, recipe, experts, examples)
     joined = "".join(task.instruction for task in tasks[1:])
     audit = dx.audit_composition(
         base.model,
@@ -44,11 +43,6 @@ def measure(study: Study, target: Target, base: Loaded, recipe: Recipe, experts:
         component_examples=data[1:],
         batch_size=32,
     )
-    losses = [
-        dx.Task.from_causal_lm(task.name, base.model, base.tokenizer, each, instruction=task.instruction, batch_size=32)
-        for task, each in zip(tasks, data, strict=True)
-    ]
-    vectors = [difference(load_expert(task, base, recipe, experts), base.parameters) for task in tasks]
     error = dx.merge_error(losses[0], losses[1:], base.parameters, vectors[0], vectors[1:])
     fits = [dx.gradient_fit(*each, folds=8) for each in zip(losses, 3 * [base.parameters], vectors, strict=True)]
     return {
@@ -59,6 +53,21 @@ def measure(study: Study, target: Target, base: Loaded, recipe: Recipe, experts:
         "slope": slope(losses[0], base.parameters, vectors[1:]),
         "seconds": round(time.perf_counter() - started, 1),
     }
+
+
+def parts(
+    study: Study, target: Target, base: Loaded, recipe: Recipe, experts: Path, examples: int
+) -> tuple[list[Instructed], list[list[Pair]], list[dx.Task], list[dict[str, Tensor]]]:
+    """Of the target and its components: what they are, their examples, their losses and their task vectors."""
+    set_parameters(base.model, base.parameters)
+    tasks = [study.tasks[name] for name in (target.name, *target.components)]
+    data = [sample(task.train, examples) for task in tasks]
+    losses = [
+        dx.Task.from_causal_lm(task.name, base.model, base.tokenizer, each, instruction=task.instruction, batch_size=32)
+        for task, each in zip(tasks, data, strict=True)
+    ]
+    vectors = [difference(load_expert(task, base, recipe, experts), base.parameters) for task in tasks]
+    return tasks, data, losses, vectors
 
 
 def sample(pairs: list[Pair], count: int) -> list[Pair]:
@@ -93,6 +102,30 @@ def slope(task: dx.Task, base: Mapping[str, Tensor], vectors: list[dict[str, Ten
     return plain(relative_estimate(gram, row, gram.row({"g": 1.0})))
 
 
+def preconditioned(
+    losses: list[dx.Task], base: Mapping[str, Tensor], vectors: list[dict[str, Tensor]]
+) -> dict[str, Any]:
+    """The same for steps as Adam takes them, g/√E g² for each parameter; thought of after a look at cos(τ, g).
+
+    Returns:
+        Cosine of each task vector with its gradient and with its step, and the share of the target's step outside the
+        span of the components' steps.
+    """
+    steps, cosines = [], []
+    for task, vector in zip(losses, vectors, strict=True):
+        batches = [
+            (share, flatten(torch.func.grad(task.loss)(base, batch))) for share, batch in task.weighted_batches()
+        ]
+        mean = torch.stack([share * each for share, each in batches]).sum(0)
+        second = torch.stack([share * each**2 for share, each in batches]).sum(0)
+        steps.append((mean / (second.sqrt() + 1e-8)).double())
+        tau = flatten(vector).double()
+        cosines.append([float(tau @ each / tau.norm() / each.norm()) for each in (mean.double(), steps[-1])])
+    gram = torch.stack(steps) @ torch.stack(steps).T
+    row = alignment_row(best_alphas(gram))
+    return {"cosines": cosines, "outside": float((row @ gram @ row).clamp_min(0).sqrt() / gram[0, 0].sqrt())}
+
+
 def run(
     study: Study, names: list[str], base: Loaded, recipe: Recipe, experts: Path, folder: Path, examples: int = EXAMPLES
 ) -> list[dict[str, Any]]:
@@ -110,6 +143,10 @@ def run(
             row = {"name": name, **identity, **measure(study, target, base, recipe, experts, examples)}
             write_record(path, row)
             print(f"{name}: {row['audit']['relative_estimate']['value']:.3f}, {row['seconds']} s", flush=True)
+        if "preconditioned" not in row:
+            _, _, losses, vectors = parts(study, target, base, recipe, experts, examples)
+            row["preconditioned"] = preconditioned(losses, base.parameters, vectors)
+            write_record(path, row)
         rows.append(row)
     return rows
 
