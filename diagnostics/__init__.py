@@ -6,15 +6,19 @@ The names below are the whole public interface, in the order in which data flow 
 from diagnostics.errors import CheckpointError, InputError, MismatchError, NotDeterministicError
 from diagnostics.inputs.layout import Layout
 from diagnostics.inputs.problem import MergeProblem
+from diagnostics.inputs.recipes import Recipe, read_recipe
 from diagnostics.inputs.tasks import Task
 from diagnostics.measures.curvature import gradient, hessian_vector_product
 from diagnostics.measures.geometry import Geometry, geometry
+from diagnostics.measures.merge_methods import merged_update
 from diagnostics.measures.spectra import SpectralNorm, spectral_norm
 from diagnostics.report import plotting as _plotting
 from diagnostics.results import Assumption, Cost, Estimate, Status, Verdict
 from diagnostics.theory.loss_gap import BoundReport
 from diagnostics.verdicts.alignment import GradientAlignment, gradient_alignment
+from diagnostics.verdicts.compatibility import check_compatibility
 from diagnostics.verdicts.composition import Cause, CompositionAudit, Term, audit_composition
+from diagnostics.verdicts.findings import Code, Finding, Severity
 from diagnostics.verdicts.gradient_fit import GradientFit, MergeError, gradient_fit, merge_error
 from diagnostics.verdicts.loss_gaps import addition_bounds, negation_bounds, out_of_distribution_bound
 from diagnostics.verdicts.mergeability import MergePrediction, TaskPrediction, predict_merge
@@ -28,9 +32,11 @@ __all__ = [
     "BoundReport",
     "Cause",
     "CheckpointError",
+    "Code",
     "CompositionAudit",
     "Cost",
     "Estimate",
+    "Finding",
     "Geometry",
     "GradientAlignment",
     "GradientFit",
@@ -41,6 +47,8 @@ __all__ = [
     "MergeProblem",
     "MismatchError",
     "NotDeterministicError",
+    "Recipe",
+    "Severity",
     "SpectralNorm",
     "Status",
     "Task",
@@ -49,14 +57,17 @@ __all__ = [
     "Verdict",
     "addition_bounds",
     "audit_composition",
+    "check_compatibility",
     "geometry",
     "gradient",
     "gradient_alignment",
     "gradient_fit",
     "hessian_vector_product",
     "merge_error",
+    "merged_update",
     "negation_bounds",
     "out_of_distribution_bound",
     "predict_merge",
+    "read_recipe",
     "spectral_norm",
 ]

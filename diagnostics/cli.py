@@ -11,7 +11,7 @@ from typing import Annotated
 import torch
 import typer
 
-from diagnostics.commands import audit
+from diagnostics.commands import audit, check
 from diagnostics.commands.options import (
     CoefficientsOption,
     HtmlOption,
@@ -78,6 +78,9 @@ def options(
     ] = False,
 ) -> None:
     """Options of the program itself."""
+
+
+app.command("check", help=check.HELP)(check.check_command)
 
 
 @app.command(

@@ -162,12 +162,19 @@ def show(stored: dict[str, Any], console: Console) -> None:
     longest = [max(each, key=lambda name: each[name]["norm"]) for each in terms]
     causes = Counter(row["audit"]["cause"] for row in stored["rows"])
     console.print(f"longest term: {dict(Counter(longest))}; cause: {dict(causes)}")
-    cosines = [fit["cosine_estimate"]["value"] for row in stored["rows"] for fit in row["gradient_fit"]]
-    parts = [row["merge_error"] for row in stored["rows"]]
+    show_first_order(stored["rows"], console)
+
+
+def show_first_order(rows: list[Row], console: Console) -> None:
+    """Print how far task vectors are gradient steps, and what that leaves of the merge error."""
+    cosines = [fit["cosine_estimate"]["value"] for row in rows for fit in row["gradient_fit"]]
+    steps = [step for row in rows for _, step in row["preconditioned"]["cosines"]]
+    parts = [row["merge_error"] for row in rows]
     console.print(
-        f"cos(task vector, gradient): median {np.nanmedian(cosines):.3f}; with the matched coefficients of (1.5) the "
-        f"alignment error leaves a median of {np.median([p['miss'] for p in parts]):.2f} of the merge error "
-        f"unexplained ({np.median([p['miss_as_stated'] for p in parts]):.2f} with the published sign)"
+        f"cos(task vector, gradient): median {np.median(cosines):.2f}; with Adam's step, exploratory: "
+        f"{np.median(steps):.2f}. With the coefficients of (1.5) the alignment error leaves a median of "
+        f"{np.median([p['miss'] for p in parts]):.3f} of the merge error unexplained "
+        f"({np.median([p['miss_as_stated'] for p in parts]):.3f} with the published sign)"
     )
 
 

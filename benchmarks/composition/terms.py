@@ -19,11 +19,9 @@ from benchmarks.composition.data import FOLDER, load_study
 from benchmarks.composition.experts import EXPERTS, Loaded, Recipe, file_of, load_expert
 from benchmarks.composition.model import read_record, set_parameters, write_record
 from benchmarks.composition.tasks import Instructed, Pair, Study, Target
-from diagnostics.measures.folds import task_folds
 from diagnostics.measures.vectors import flatten
 from diagnostics.results import plain
 from diagnostics.theory.alignment import alignment_row, best_alphas
-from diagnostics.verdicts.alignment import fold_gram, relative_estimate
 
 TERMS = FOLDER / "terms"
 EXAMPLES = 256
@@ -50,7 +48,7 @@ def measure(study: Study, target: Target, base: Loaded, recipe: Recipe, experts:
         "merge_error": error.to_dict(),
         "gradient_fit": [fit.to_dict() for fit in fits],
         "vectors": geometry(vectors),
-        "slope": slope(losses[0], base.parameters, vectors[1:]),
+        "slope": dx.gradient_alignment(losses[0], vectors[1:], base.parameters).to_dict()["relative_estimate"],
         "seconds": round(time.perf_counter() - started, 1),
     }
 
@@ -93,13 +91,6 @@ def geometry(vectors: list[dict[str, Tensor]]) -> dict[str, Any]:
             "outside": float((row @ gram @ row).clamp_min(0).sqrt() / norms[0]),
         }
     )
-
-
-def slope(task: dx.Task, base: Mapping[str, Tensor], vectors: list[dict[str, Tensor]]) -> dict[str, Any]:
-    """How much of the target's gradient lies outside the span of the components' task vectors."""
-    gram = fold_gram(task_folds({"g": task}, base, 8, constants=dict(enumerate(vectors))))
-    row = alignment_row(best_alphas(gram.plugin))
-    return plain(relative_estimate(gram, row, gram.row({"g": 1.0})))
 
 
 def preconditioned(

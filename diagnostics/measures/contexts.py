@@ -164,12 +164,12 @@ def _add_fold(
             result.log_likelihoods[context.parts[part]] += value / len(context.rows)
             _accumulate(totals[part], slopes, leaves)
     for part, total in totals.items():
-        if not bool(total.isfinite().all()):
+        kept = result.gradients.add(fold, context.parts[part], total.div_(len(rows)), len(rows) / len(context.rows))
+        if not kept:
             raise InputError(
                 f"{context.label}: expected a finite log-likelihood and gradient of {part}; found NaN or infinity. "
                 "Look for NaN in the weights, and for overflow in half precision (try float32 or bfloat16)"
             )
-        result.gradients.add(fold, context.parts[part], total.div_(len(rows)), len(rows) / len(context.rows))
 
 
 def _segments(

@@ -66,7 +66,7 @@ class FoldedGradients:
         """
         return torch.zeros(self.dimension, dtype=self._rows.dtype, device=self._rows.device)
 
-    def add(self, fold: int, name: Name, mean: Tensor, share: float) -> None:
+    def add(self, fold: int, name: Name, mean: Tensor, share: float) -> bool:
         """Add the mean gradient over some examples of a fold.
 
         Args:
@@ -74,12 +74,18 @@ class FoldedGradients:
             name: The gradient.
             mean: Its mean over these examples, [d].
             share: Their share of all examples that the gradient is a mean over.
+
+        Returns:
+            Whether it is finite.
         """
         index = self.names.index(name)
-        self._rows[fold, index].add_(self.sketch(mean), alpha=share)
+        # Whatever is not finite stays so in the sketch, which is shorter to look at.
+        sketch = self.sketch(mean)
+        self._rows[fold, index].add_(sketch, alpha=share)
         self.weights[fold, index] += share
         if self._means is not None:
             self._means[index].add_(mean, alpha=share)
+        return bool(sketch.isfinite().all())
 
     def products(self) -> Tensor:
         """Return all inner products of fold means.
@@ -183,12 +189,11 @@ def task_folds(
         for number, (fold, share, batch) in enumerate(pieces[name].deal(count)):
             slopes, value = torch.func.grad_and_value(task.loss)(point, batch)
             mean = flatten(slopes).to(widened(point))
-            if not bool(value.isfinite() and mean.isfinite().all()):
+            if not (gradients.add(fold, name, mean, share) and bool(value.isfinite())):
                 raise InputError(
                     f"task {task.name!r}: expected a finite loss and gradient; found {float(value)} in part {number} "
                     "of its data. Look for NaN in inputs or weights, and for overflow in half precision"
                 )
-            gradients.add(fold, name, mean, share)
     return gradients
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diagnostics.errors import InputError
 from diagnostics.inputs.adapters import open_expert
 from diagnostics.inputs.alignment import BASE, Alignment, align
 from diagnostics.inputs.checkpoints import Checkpoint, Source, open_checkpoint
+from diagnostics.inputs.naming import name_experts
 from diagnostics.results import Result, plain
 
 __all__ = ["Geometry", "geometry"]
@@ -153,28 +153,13 @@ def geometry(
         >>> g.norms.tolist(), g.C, g.epsilon
         ([3.0, 4.0], 16.0, 0.0)
     """
-    named = _named(experts)
+    named = name_experts(experts, reserved=_TARGET)
     opened = {BASE: open_checkpoint(base, label=BASE)}
     sources = named if target is None else {**named, _TARGET: target}
     opened |= {name: open_expert(opened[BASE], source, label=name) for name, source in sources.items()}
     alignment = align(opened[BASE], {name: opened[name] for name in sources}, private)
     layers = {name: _layer(opened, alignment, name, tuple(named)) for name in alignment.shared}
     return _total(layers, tuple(named))
-
-
-def _named(experts: Mapping[str, Source] | Sequence[str | Path]) -> dict[str, Source]:
-    """Experts by name, with the names checked."""
-    if isinstance(experts, Mapping):
-        named: dict[str, Source] = dict(experts)
-    else:
-        named = {Path(path).stem if Path(path).is_file() else Path(path).name: path for path in experts}
-        if len(named) < len(experts):
-            raise InputError(
-                f"two experts have the same name: {[str(path) for path in experts]}; pass a mapping with names"
-            )
-    if not named or _TARGET in named:
-        raise InputError(f"at least one expert is needed and none may be called {_TARGET!r}, found {list(named)}")
-    return named
 
 
 def _layer(opened: Mapping[str, Checkpoint], alignment: Alignment, name: str, experts: tuple[str, ...]) -> Geometry:

@@ -41,7 +41,7 @@ _TERMS = {
 
 
 def composition_headline(audit: CompositionAudit) -> Headline:
-    """Say in a sentence whether adding the task vectors is expected to reach the target.
+    """Say in a sentence whether the components' gradients reach the target's, and what that means for a merge.
 
     Args:
         audit: The audit.
@@ -50,13 +50,15 @@ def composition_headline(audit: CompositionAudit) -> Headline:
         The headline.
     """
     lead = {
-        Verdict.SUPPORTED: "Adding these task vectors is expected to reach the target",
+        Verdict.SUPPORTED: "At the base nothing keeps these task vectors from adding up to the target",
         Verdict.REFUTED: "Adding these task vectors is not expected to reach the target",
-        Verdict.UNDECIDED: "It stays open whether adding these task vectors reaches the target",
+        Verdict.UNDECIDED: "It stays open whether these task vectors can add up to the target",
     }[audit.verdict]
     value = audit.relative_estimate
     sure = f"The interval is meant to hold the true value {percent(value.confidence)} of the time. "
     certainty = "The error is that of gradients at the base, to first order; nothing was fine-tuned or merged."
+    if audit.verdict is Verdict.SUPPORTED:
+        certainty += " A small error is needed for a good merge, but does not promise one: evaluate it."
     if value.status.trusted:
         certainty = sure + certainty
     return Headline(audit.verdict, f"{lead}{_relative(audit)}.", certainty)

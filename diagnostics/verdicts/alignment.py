@@ -107,7 +107,7 @@ class GradientAlignment(Result):
 
 def gradient_alignment(
     target: Task,
-    components: Sequence[Task] | Mapping[str, Task],
+    components: Sequence[Task | Parameters] | Mapping[str, Task | Parameters],
     params: Parameters,
     *,
     alphas: Alphas = "best",
@@ -116,12 +116,16 @@ def gradient_alignment(
 ) -> GradientAlignment:
     """Measure ∇ℰ(θ0) = ∇L_*(θ0) − Σ α_i ∇L_i(θ0) (1.3).
 
+    Where a component has been fine-tuned already, its task vector τ_i may stand for it, and is used in place of g_i:
+    then ``relative`` says how much of the target's slope the task vectors cannot go down at all.
+
     Folds are dealt out in the order of the data, so norms are unbiased where that order is random: shuffle data that
     are sorted. The α of ``"best"`` and ``"nonnegative"`` are those of these data, and are taken as given.
 
     Args:
         target: The task to be reached.
-        components: The tasks whose task vectors are added, at least one; a mapping gives them in its order.
+        components: The tasks whose task vectors are added, or the vectors themselves, at least one; a mapping gives
+            them in its order.
         params: θ0.
         alphas: ``"best"`` (1.6), ``"nonnegative"`` for the best α ≥ 0, or one number a component, of any sign, in
             order or by name.
@@ -142,15 +146,24 @@ def gradient_alignment(
     """
     if not components:
         raise InputError("components: expected at least one task; found none. Pass the tasks that are added.")
-    listed = list(components.values() if isinstance(components, Mapping) else components)
-    tasks: dict[Any, Task] = dict(enumerate([target, *listed]))
-    alphas = check_alphas(alphas, [task.name for task in listed])
+    given = components if isinstance(components, Mapping) else dict(enumerate(components, 1))
+    names = [each.name if isinstance(each, Task) else f"vector {name}" for name, each in given.items()]
+    tasks: dict[Any, Task] = {0: target}
+    vectors: dict[Any, Parameters] = {}
+    for i, each in enumerate(given.values(), 1):
+        if isinstance(each, Task):
+            tasks[i] = each
+        else:
+            vectors[i] = _checked_vector(each)
+    alphas = check_alphas(alphas, names)
     require_count("folds", folds)
-    gradients = task_folds(tasks, params, folds, seed=seed)
+    gradients = task_folds(tasks, params, folds, constants=vectors, seed=seed)
     gram = fold_gram(gradients)
-    chosen = choose_alphas(gram.plugin, alphas)
-    row = alignment_row(chosen)
-    notes = [note for task in tasks.values() for note in task.notes] + not_unique(gram.plugin, alphas)
+    order = [gram.names.index(i) for i in range(len(given) + 1)]
+    plugin = gram.plugin[order][:, order]
+    chosen = choose_alphas(plugin, alphas)
+    row = gram.row(dict(enumerate(alignment_row(chosen).tolist())))
+    notes = [note for task in tasks.values() for note in task.notes] + not_unique(plugin, alphas)
     if gram.folds < 4:
         few = min(tasks.values(), key=lambda task: len(task.sizes)).name
         notes.append(
@@ -158,19 +171,27 @@ def gradient_alignment(
             "fewest batches). Give more examples, in smaller batches if they are not tensors with examples first"
         )
     return GradientAlignment(
-        names=tuple(task.name for task in tasks.values()),
+        names=(target.name, *names),
         alphas=tuple(chosen.tolist()),
         error=gradients.combine(row),
         norm=gradients.norm(row),
         norm_estimate=gram.square(row).norm(evidence(gram, gradients)),
         relative=relative_norm(gradients, row, gram.row({0: 1.0})),
         relative_estimate=relative_estimate(gram, row, gram.row({0: 1.0})),
-        gram=gram.plugin,
-        gram_unbiased=gram.unbiased,
+        gram=plugin,
+        gram_unbiased=gram.unbiased[order][:, order],
         folds=gram.folds,
         notes=tuple(dict.fromkeys(notes)),
         cost=Cost(gradients=len(tasks)),
     )
+
+
+def _checked_vector(component: object) -> Parameters:
+    """A component that is a task vector."""
+    if not isinstance(component, Mapping):
+        found = type(component).__name__
+        raise InputError(f"components: expected tasks or task vectors by parameter name; found {found}.")
+    return component
 
 
 def fold_gram(gradients: FoldedGradients) -> FoldGram:

@@ -145,7 +145,7 @@ class CompositionAudit(Result):
         cause: The cause with the largest share, where that is beyond doubt.
         cancellation: ‖∇ℰ‖² over the sum of the causes' squared norms: near 0 they cancel, 1 if orthogonal (1.15).
         limit: The relative error above which task arithmetic is not expected to reach the target.
-        verdict: Whether the relative error is below the limit.
+        verdict: Whether the relative error is below the limit: needed for a good merge, and no promise of one.
         losses: Loss of the target, of each component and of the target's data in other contexts, nats an example.
         folds: Number of disjoint folds of the data.
         notes: What was found about tokens, data and parameters.
@@ -181,7 +181,7 @@ class CompositionAudit(Result):
     def __str__(self) -> str:
         mix = ", ".join(f"{value:.3g} {name}" for name, value in zip(self.components, self.alphas, strict=True))
         lines = [
-            f"task arithmetic reaches the target: {self.verdict}. Relative alignment error {self.relative_estimate} "
+            f"the components' gradients reach the target's: {self.verdict}. Relative error {self.relative_estimate} "
             f"against {self.limit:.3g}, with {mix}",
             f"  cause: {self.cause or 'undecided'}; cancellation {self.cancellation:.2g}",
         ]

@@ -136,7 +136,7 @@ def test_no_outcome_prints_what_does_not_exist(name: str) -> None:
         ),
         (
             near_zero(),
-            "Adding these task vectors is expected to reach the target: relative error 0.02 [0, 0.04], limit",
+            "At the base nothing keeps these task vectors from adding up to the target: relative error 0.02 [0, 0.04],",
         ),
         (
             few(),

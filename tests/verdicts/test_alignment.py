@@ -250,3 +250,20 @@ def test_dependent_components_are_noted():
     assert any("α is not unique" in note for note in result.notes) and result.alphas == pytest.approx((0.5, 0.5))
     alone = gradient_alignment(tasks[0], tasks[1:2], {"w": torch.ones(2).double()})
     assert not any("α is not unique" in note for note in alone.notes)
+
+
+def test_task_vectors_may_stand_for_components():
+    """At a quadratic's base the gradient is −to, so that −τ in place of g changes nothing but the sign of α."""
+    point = {"w": torch.zeros(2).double()}
+    rng = np.random.default_rng(0)
+    target, task = linear("*", rng.normal((3.0, 1.0), size=(8, 2))), linear("1", np.tile([[1.0, 2.0]], (8, 1)))
+    by_task = gradient_alignment(target, [task], point)
+    vector = {"w": -gradient_alignment(task, [task], point, alphas=[0.0]).error["w"]}
+    by_vector = gradient_alignment(target, {"1": vector}, point)
+    assert by_vector.names == ("*", "vector 1") and by_vector.cost.gradients == 1
+    assert by_vector.alphas == pytest.approx([-alpha for alpha in by_task.alphas])
+    assert by_vector.relative_estimate.value == pytest.approx(by_task.relative_estimate.value)
+    mixed = gradient_alignment(target, [vector, task], point)
+    assert mixed.gram[1, 2] == pytest.approx(-float(mixed.gram[1, 1])) and mixed.names == ("*", "vector 1", "1")
+    with pytest.raises(InputError, match="components: expected tasks or task vectors by parameter name; found str"):
+        gradient_alignment(target, "ab", point)

@@ -1,0 +1,69 @@
+"""The command that says whether checkpoints can be merged at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diagnostics.commands.options import HtmlOption, JsonOption, QuietOption
+from diagnostics.commands.terminal import Answer, Output, by_share
+from diagnostics.errors import InputError
+from diagnostics.inputs.alignment import BASE
+from diagnostics.inputs.config import is_config_file, load_config
+from diagnostics.inputs.naming import name_experts
+from diagnostics.report.compatibility_section import compatibility_headline, compatibility_section
+from diagnostics.verdicts.compatibility import check_compatibility
+from diagnostics.verdicts.findings import Severity
+
+__all__ = ["HELP", "check_command"]
+
+HELP = """Check whether checkpoints can be merged at all; needs no data.
+
+\b
+diagnostics check base/ news/ mail/
+diagnostics check base/ news/ mail/ --private 'classifier.*'
+diagnostics check merge.yaml --html report.html --json findings.json
+
+Tensors, tokenizers and values that do not fit; experts of another base; \
+units in another order; updates lost to rounding; adapters that cannot be added. \
+Of a configuration only base, experts and private are used. \
+Exit status 1 if an error was found; warnings and notes leave it at 0."""
+
+
+def check_command(
+    paths: Annotated[list[Path], typer.Argument(metavar="FILE | BASE EXPERT…", help="A configuration, or models.")],
+    private: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Tensors that are not merged; may be repeated.")
+    ] = None,
+    json: JsonOption = None,
+    html: HtmlOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Whether checkpoints can be merged at all."""
+    output = Output(json, html, quiet)
+    base, experts, hidden = _models(paths)
+    names = list(name_experts(experts, reserved=BASE))
+    with output.working() as progress:
+        progress("reading the headers of the models")
+        show = by_share(progress, "comparing weights")
+        findings = check_compatibility(base, experts, private=[*hidden, *(private or [])], progress=show)
+    negative = any(finding.severity is Severity.ERROR for finding in findings)
+    sections = (compatibility_section(findings, names),)
+    payload = {"compatible": not negative, "findings": findings}
+    headline = compatibility_headline(findings, names)
+    output.give(Answer("Can these checkpoints be merged?", headline, sections, payload, negative))
+
+
+def _models(paths: Sequence[Path]) -> tuple[Path, Mapping[str, Path] | Sequence[Path], list[str]]:
+    """Base, experts and private names, of a configuration or from paths."""
+    if len(paths) == 1 and is_config_file(paths[0]):
+        config = load_config(paths[0])
+        return *config.models(), config.private
+    if len(paths) < 2 or any(map(is_config_file, paths)):
+        given = " ".join(map(str, paths))
+        raise InputError(f"check: expected one configuration, or BASE and at least one EXPERT; found {given}.")
+    base, *models = (path.expanduser() for path in paths)
+    return base, models, []

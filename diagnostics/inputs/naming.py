@@ -1,0 +1,43 @@
+"""Names of experts: given with them, or taken from their paths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from diagnostics.errors import InputError
+from diagnostics.inputs.checkpoints import Source
+
+__all__ = ["name_experts"]
+
+
+def name_experts(experts: Mapping[str, Source] | Sequence[str | Path], reserved: str) -> dict[str, Source]:
+    """Return experts by name, with the names checked.
+
+    Args:
+        experts: Parameters or paths by name; a list of paths is named by their last parts.
+        reserved: A name that no expert may have.
+
+    Returns:
+        The experts by name.
+
+    Raises:
+        InputError: If there is none, two paths have the same last part, or one has the reserved name.
+
+    Example:
+        >>> name_experts(["models/news", "models/mail"], reserved="target")
+        {'news': 'models/news', 'mail': 'models/mail'}
+    """
+    if isinstance(experts, str | Path):
+        raise InputError(f"experts: expected a list of paths or a mapping by name; found {experts!r}. Write [path].")
+    if isinstance(experts, Mapping):
+        named: dict[str, Source] = dict(experts)
+    else:
+        named = {Path(path).stem if Path(path).is_file() else Path(path).name: path for path in experts}
+        if len(named) < len(experts):
+            raise InputError(
+                f"two experts have the same name: {[str(path) for path in experts]}; pass a mapping with names"
+            )
+    if not named or reserved in named:
+        raise InputError(f"at least one expert is needed and none may be called {reserved!r}, found {list(named)}")
+    return named
