@@ -172,7 +172,7 @@ def fold_means_added():
     right = contexts.FoldedGradients.add
 
     def wrong(self, fold, name, mean, share):
-        right(self, fold, name, mean, 1 / len(self.weights))
+        return right(self, fold, name, mean, 1 / len(self.weights))
 
     return contexts.FoldedGradients, "add", wrong
 
