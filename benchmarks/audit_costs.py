@@ -134,6 +134,9 @@ def main(arguments: list[str] | None = None) -> None:
         "loop, one backward pass a context": lambda: plain_loop(model, inputs, separate=False),
         "loop, one backward pass a segment": lambda: plain_loop(model, inputs, separate=True),
         "audit": lambda: dx.audit_composition(model, None, **options, sketch_size=size),
+        "audit, interaction not split": lambda: dx.audit_composition(
+            model, None, **options, sketch_size=size, split_interaction=False
+        ),
         "audit without vectors": lambda: dx.audit_composition(
             model, None, **options, sketch_size=size, keep_vectors=False
         ),
@@ -168,7 +171,10 @@ def main(arguments: list[str] | None = None) -> None:
         "torch": torch.__version__,
     }
     for label, value in result["ratio to one backward pass a segment"].items():
-        print(f"{label}: {value:.2f} of the passes needed, {seconds[label]:.2f} s")
+        other = result["ratio to one backward pass a context"][label]
+        print(
+            f"{label}: {seconds[label]:.2f} s, {other:.2f} of a backward pass a context, {value:.2f} of one a segment"
+        )
     sketch = result["sketch"]
     print(
         f"sketch of {size:,} of {dimension:,} numbers: inner products off by at most "

@@ -23,7 +23,7 @@ def test_derivative_costs_dry_run(capsys):
 def test_audit_costs_dry_run(capsys):
     audit_costs.main(["--quick"])
     printed = capsys.readouterr().out
-    assert "of the passes needed" in printed and "peak memory, vectors sketched" in printed
+    assert "of a backward pass a context" in printed and "peak memory, vectors sketched" in printed
 
 
 def test_composition_study_dry_run(capsys):

@@ -36,7 +36,8 @@ target: {data: both.jsonl}       # one {"x": …, "y": …} per line
 # its instruction: the components' joined, or your own words
 alphas: best                     # or nonnegative, or numbers
 # further keys: adapter, parameters, chat_template, system, limit,
-# folds, seed, batch_size, max_length, examples, columns, dtype, bos"""
+# folds, seed, batch_size, max_length, examples, columns, dtype, bos,
+# split_interaction"""
 
 
 def audit_command(

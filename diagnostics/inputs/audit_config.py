@@ -48,6 +48,7 @@ _KEYS = {
     "folds": ("a whole number from 2 on", "folds: 16"),
     "seed": ("a whole number from 0 on", "seed: 0"),
     "batch_size": ("a whole number from 1 on", "batch_size: 8"),
+    "split_interaction": ("true or false", "split_interaction: false"),
     "max_length": ("a whole number from 1 on", "max_length: 512"),
     "examples": ("a whole number from 1 on, the examples used of each file", "examples: 200"),
     "columns": ("names of the keys for x and y", "columns: {x: article, y: summary}"),
@@ -101,6 +102,7 @@ class AuditConfig(Document):
         folds: Disjoint folds of the examples.
         seed: Seed of folds, sketches and the examples drawn.
         batch_size: Sequences per batch.
+        split_interaction: Whether the interaction is split in two, which takes four more backward passes.
         max_length: Tokens per sequence, x being cut to fit.
         examples: Examples used of each file at most.
         columns: Names of the keys in the data files.
@@ -123,6 +125,7 @@ class AuditConfig(Document):
     folds: Annotated[StrictInt, Field(ge=2)] | None = None
     seed: Annotated[StrictInt, Field(ge=0)] = 0
     batch_size: Count | None = None
+    split_interaction: StrictBool = True
     max_length: Count | None = None
     examples: Count | None = None
     columns: PairColumns | None = None
@@ -184,7 +187,8 @@ class AuditConfig(Document):
             "alphas": chosen,
             "seed": self.seed,
         }
-        optional = {key: getattr(self, key) for key in ("parameters", "limit", "folds", "batch_size", "max_length")}
+        names = ("parameters", "limit", "folds", "batch_size", "split_interaction", "max_length")
+        optional = {key: getattr(self, key) for key in names}
         given |= {key: value for key, value in optional.items() if value is not None}
         if self.bos != "auto":
             given["bos"] = None if self.bos == "none" else self.bos

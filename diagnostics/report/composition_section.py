@@ -28,15 +28,17 @@ _ORTHOGONAL = (0.5, 1.5)
 _MEANING = {
     "delta_star": "the four below (1.8)",
     "no_instruction": "prior on y (1.10)",
+    "interaction": "interaction, y given x (1.10)",
     "interaction_x": "interaction, x (1.10)",
     "interaction_xy": "interaction, x and y (1.10)",
     "seam": "wording (1.12)",
 }
 _INTERACTION = "Interaction is interaction_x + interaction_xy, whose parts of x cancel"
-_TERMS = {
-    Cause.PRIOR: ("no_instruction",),
-    Cause.INTERACTION: ("interaction_x", "interaction_xy"),
-    Cause.SEAM: ("seam",),
+_BEGINNING = {
+    Cause.DATA: "delta_",
+    Cause.PRIOR: "no_instruction",
+    Cause.INTERACTION: "interaction",
+    Cause.SEAM: "seam",
 }
 
 
@@ -259,7 +261,7 @@ def _leaves(audit: CompositionAudit) -> list[str]:
 
 def _terms_of(audit: CompositionAudit, cause: Cause) -> list[str]:
     """The terms that belong to a cause."""
-    return list(_TERMS.get(cause, [name for name in _leaves(audit) if name.startswith("delta_")]))
+    return [name for name in _leaves(audit) if name.startswith(_BEGINNING[cause])]
 
 
 def _label(audit: CompositionAudit, name: str) -> str:
@@ -314,7 +316,7 @@ def _of_target(audit: CompositionAudit, norm: float) -> str:
 
 def _parts(audit: CompositionAudit) -> dict[str, tuple[str, ...]]:
     """What the error is the sum of, with its terms: those of the interaction mean something only together."""
-    both = _TERMS[Cause.INTERACTION]
+    both = tuple(_terms_of(audit, Cause.INTERACTION))
     alone = {name: (name,) for name in _leaves(audit) if name not in both}
     seam = {"seam": alone.pop("seam")}
     return alone | {"interaction": both} | seam

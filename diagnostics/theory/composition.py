@@ -50,7 +50,7 @@ class Contexts:
         return tuple(Atom(i, context, "y") for i, context in zip(self.data, self.single, strict=True))
 
 
-def alignment_terms(contexts: Contexts, alphas: Sequence[float]) -> dict[str, dict[Atom, float]]:
+def alignment_terms(contexts: Contexts, alphas: Sequence[float], *, split: bool = True) -> dict[str, dict[Atom, float]]:
     """Return every term of the split of ∇ℰ(θ0) as coefficients of atoms (1.13).
 
     With Y[c] and X[c] the gradients of the log-likelihood of y and x of the target's data under instruction c, and
@@ -69,6 +69,7 @@ def alignment_terms(contexts: Contexts, alphas: Sequence[float]) -> dict[str, di
     Args:
         contexts: The instructions and data sets.
         alphas: α_1, …, α_K.
+        split: Whether the interaction is split in two; their sum, ``interaction``, has no part of x.
 
     Returns:
         Coefficients by atom, for each term; coefficients that cancel are left out.
@@ -92,17 +93,21 @@ def alignment_terms(contexts: Contexts, alphas: Sequence[float]) -> dict[str, di
         terms[f"delta_{number}"] = [(_y(context), -1.0), (atom, alpha)]
     terms["delta_star"] = [(target, -1.0), *((_y(context), 1.0) for context in contexts.single)]
     terms["no_instruction"] = [(_y(contexts.none), float(steps))]
-    terms["interaction_x"] = x_rest
-    terms["interaction_xy"] = [(atom, -value) for atom, value in x_rest] + y_rest
+    if split:
+        terms["interaction_x"] = x_rest
+        terms["interaction_xy"] = [(atom, -value) for atom, value in x_rest] + y_rest
+    else:
+        terms["interaction"] = y_rest
     terms["seam"] = [(target, -1.0), (_y(contexts.joined), 1.0)]
     return {name: _collected(parts) for name, parts in terms.items()}
 
 
-def required_atoms(contexts: Contexts) -> tuple[Atom, ...]:
+def required_atoms(contexts: Contexts, *, split: bool = True) -> tuple[Atom, ...]:
     """Return the atoms that a complete audit needs, whatever the α.
 
     Args:
         contexts: The instructions and data sets.
+        split: Whether the interaction is split in two, which alone needs parts of x.
 
     Returns:
         The atoms, each once: for K = 2 at most four contexts on the target's data and one on each component's.
@@ -113,7 +118,7 @@ def required_atoms(contexts: Contexts) -> tuple[Atom, ...]:
         6
     """
     # Powers of an irrational number: no coefficient of α cancels by accident.
-    terms = alignment_terms(contexts, [2**0.5 * 3**number for number in range(len(contexts.single))])
+    terms = alignment_terms(contexts, [2**0.5 * 3**number for number in range(len(contexts.single))], split=split)
     return tuple(dict.fromkeys(atom for term in terms.values() for atom in term))
 
 

@@ -206,6 +206,7 @@ def audit_composition(
     target_layout: Layout | None = None,
     max_length: int | None = None,
     batch_size: int = 16,
+    split_interaction: bool = True,
     keep_vectors: bool = True,
     sketch_size: int = SKETCH_SIZE,
     seed: int = 0,
@@ -231,6 +232,8 @@ def audit_composition(
         target_layout: Another layout for the target under its own instruction; the difference is part of the seam.
         max_length: Tokens per sequence, x being cut to fit, the same in every context; longer is an error otherwise.
         batch_size: Sequences per batch.
+        split_interaction: Whether ``interaction_x`` and ``interaction_xy`` are told apart. Without, there is one term
+            ``interaction``, their sum, and one backward pass a context is enough.
         keep_vectors: Whether terms keep their vectors; without, memory is that of one gradient and norms come from
             sketches, with the error that the evidence of each estimate states.
         sketch_size: Longest gradient whose fold means are kept whole.
@@ -268,7 +271,7 @@ def audit_composition(
         segments, instructions, target_instruction, target_examples, component_examples, layout, target_layout
     )
     wanted = check_alphas(alphas, prompts.names)
-    contexts, count = prompts.measured(required_atoms(prompts.contexts), folds, seed)
+    contexts, count = prompts.measured(required_atoms(prompts.contexts, split=split_interaction), folds, seed)
     measured = context_gradients(
         SegmentModel("audit", model, list(own)),
         own,
@@ -281,7 +284,7 @@ def audit_composition(
         seed=seed,
         progress=progress,
     )
-    return _audit(prompts, measured, wanted, limit, _notes(segments, measured, folds))
+    return _audit(prompts, measured, wanted, limit, split_interaction, _notes(segments, measured, folds))
 
 
 def _audit(
@@ -289,6 +292,7 @@ def _audit(
     measured: ContextGradients,
     alphas: Literal["best", "nonnegative"] | list[float],
     limit: float,
+    split: bool,
     notes: tuple[str, ...],
 ) -> CompositionAudit:
     """The audit of measured gradients: from here on all is linear algebra on their inner products."""
@@ -300,7 +304,7 @@ def _audit(
     basis = torch.stack([target, *own])
     small = basis @ gram.plugin @ basis.T
     chosen = choose_alphas(small, alphas)
-    rows = {name: gram.row(term) for name, term in alignment_terms(contexts, chosen.tolist()).items()}
+    rows = {name: gram.row(term) for name, term in alignment_terms(contexts, chosen.tolist(), split=split).items()}
     error = alignment_row(chosen) @ basis
     names = [name for name in rows if name != "error"]
     stacked = torch.stack([rows[name] for name in names])

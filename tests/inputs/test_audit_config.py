@@ -29,6 +29,7 @@ limit: 0.6
 folds: 4
 seed: 3
 batch_size: 2
+split_interaction: false
 max_length: 64
 examples: 3
 columns: {x: article}
@@ -48,6 +49,7 @@ limit = 0.6
 folds = 4
 seed = 3
 batch_size = 2
+split_interaction = false
 max_length = 64
 examples = 3
 columns = {x = "article"}
@@ -105,6 +107,7 @@ def test_an_audit_gets_every_setting(folder: Path) -> None:
         "folds": 4,
         "seed": 3,
         "batch_size": 2,
+        "split_interaction": False,
         "max_length": 64,
         "bos": None,
     }

@@ -327,3 +327,14 @@ def test_nan_weights_are_refused():
         lm.transformer.wpe.weight[3, 0] = float("nan")
     with pytest.raises(InputError, match=r"expected a finite log-likelihood.*found NaN.*Look for NaN in the weights"):
         audit(lm, INSTRUCTIONS[:2], None, data("target"), COMPONENTS[:2])
+
+
+def test_an_interaction_that_is_not_split_is_the_sum_and_takes_one_backward_pass_a_context():
+    asked = (model("gpt2"), INSTRUCTIONS[:2], None, data("target"), COMPONENTS[:2])
+    whole, split = (audit(*asked, alphas=[1, 2], split_interaction=each) for each in (False, True))
+    assert list(whole.terms) == ["delta_1", "delta_2", "delta_star", "no_instruction", "interaction", "seam"]
+    both = {name: split.terms["interaction_x"][name] + split.terms["interaction_xy"][name] for name in split.error}
+    for name, value in both.items():
+        torch.testing.assert_close(whole.terms["interaction"][name], value, rtol=1e-9, atol=1e-12)
+    assert (whole.cost.gradients, whole.cost.backwards, split.cost.backwards) == (6, 0, 4)
+    assert whole.causes[Cause.INTERACTION].value == pytest.approx(split.causes[Cause.INTERACTION].value)
