@@ -51,8 +51,8 @@ def flip(*names):
     """The sign of some terms."""
     right = composition.alignment_terms
 
-    def wrong(given, alphas):
-        terms = right(given, alphas)
+    def wrong(given, alphas, **options):
+        terms = right(given, alphas, **options)
         return terms | {name: {atom: -value for atom, value in terms[name].items()} for name in names}
 
     return composition, "alignment_terms", wrong
@@ -62,8 +62,8 @@ def drop_interaction_prior():
     """K − 1 steps, but p(x) of only one of them."""
     right = composition.alignment_terms
 
-    def wrong(given, alphas):
-        terms = right(given, alphas)
+    def wrong(given, alphas, **options):
+        terms = right(given, alphas, **options)
         return terms | {"interaction_x": {atom: min(value, 1.0) for atom, value in terms["interaction_x"].items()}}
 
     return composition, "alignment_terms", wrong
@@ -73,8 +73,8 @@ def alpha_on_the_target():
     """α on G(q_*, I_i) instead of on G(q_i, I_i)."""
     right = composition.alignment_terms
 
-    def wrong(given, alphas):
-        terms = right(given, alphas)
+    def wrong(given, alphas, **options):
+        terms = right(given, alphas, **options)
         for number, (atom, alpha) in enumerate(zip(given.components, alphas, strict=True), 1):
             name = f"delta_{number}"
             terms[name] = {other: 1.0 if other == atom else -alpha for other in terms[name]}
