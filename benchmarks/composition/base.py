@@ -24,16 +24,14 @@ from benchmarks.composition.model import (
     encode_task,
     evaluate,
     make_model,
-    read_record,
-    replace,
     save_folder,
     tokens_of,
     train_tokenizer,
-    write_record,
 )
 from benchmarks.composition.strings import MIXED_PRACTICE, OPERATIONS, OTHERS, PRACTICE, draw, instruction, pair
 from benchmarks.composition.tasks import END, Instructed
 from benchmarks.debian import split_of
+from benchmarks.records import read_record, replace, write_record
 
 BASE = FOLDER / "base"
 LONGEST_TEXT = 96

@@ -29,12 +29,10 @@ from benchmarks.composition.model import (
     evaluate,
     load_folder,
     parameters_of,
-    read_record,
-    replace,
     set_parameters,
-    write_record,
 )
 from benchmarks.composition.tasks import Family, Instructed, Study
+from benchmarks.records import read_record, replace, write_record
 from diagnostics.errors import InputError
 
 EXPERTS = FOLDER / "experts"

@@ -6,13 +6,12 @@ BOS, instruction, input), summed over the answer's tokens, its end-of-text token
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -180,21 +179,3 @@ def save_folder(folder: Path, model: LlamaForCausalLM, tokenizer: PreTrainedToke
 def load_folder(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """The model and tokenizer that ``save_folder`` saved."""
     return LlamaForCausalLM.from_pretrained(folder).eval(), PreTrainedTokenizerFast.from_pretrained(folder)
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """A JSON record; empty where there is none."""
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Store a JSON record."""
-    replace(path, lambda temporary: temporary.write_text(json.dumps(record, indent=2) + "\n"))
-
-
-def replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write under a temporary name and move in place: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    write(temporary)
-    temporary.replace(path)

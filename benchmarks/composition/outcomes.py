@@ -37,8 +37,9 @@ from benchmarks.composition.experts import (
     make_experts,
     names_of,
 )
-from benchmarks.composition.model import Scores, Tokens, evaluate, read_record, replace, set_parameters, write_record
+from benchmarks.composition.model import Scores, Tokens, evaluate, set_parameters
 from benchmarks.composition.tasks import QUICK_SIZES, Family, Study, Target
+from benchmarks.records import read_record, replace, write_record
 from diagnostics.report.provenance import versions
 
 OUTCOMES = FOLDER / "outcomes"

@@ -27,7 +27,7 @@ from scipy.stats import spearmanr
 from benchmarks.composition import outcomes, terms
 from benchmarks.composition.data import load_study
 from benchmarks.composition.experts import EXPERTS, QUICK_RECIPE, Loaded, Recipe
-from benchmarks.composition.model import read_record
+from benchmarks.records import read_record
 from diagnostics.report.json import write_json
 
 RESULTS = Path(__file__).parents[1] / "results" / "composition_study.json"

@@ -17,8 +17,9 @@ from torch import Tensor
 import diagnostics as dx
 from benchmarks.composition.data import FOLDER, load_study
 from benchmarks.composition.experts import EXPERTS, Loaded, Recipe, file_of, load_expert
-from benchmarks.composition.model import read_record, set_parameters, write_record
+from benchmarks.composition.model import set_parameters
 from benchmarks.composition.tasks import Instructed, Pair, Study, Target
+from benchmarks.records import read_record, write_record
 from diagnostics.measures.vectors import flatten
 from diagnostics.results import plain
 from diagnostics.theory.alignment import alignment_row, best_alphas

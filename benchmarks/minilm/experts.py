@@ -6,9 +6,7 @@ parameter and the base model can already answer. Run ``python -m benchmarks.mini
 
 import argparse
 import importlib.util
-import json
 import math
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +22,7 @@ from torch.nn.functional import cross_entropy, normalize
 from transformers import AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerBase
 
 from benchmarks.minilm.data import CACHE, RULES, SAMPLE, Example, TextTask, load_tasks, read_tasks
+from benchmarks.records import read_record, replace, write_record
 from diagnostics.errors import InputError
 
 EXPERTS = CACHE / "minilm-experts"
@@ -176,11 +175,11 @@ def make_experts(
             "data": task.digest,
             "settings": asdict(settings),
         }
-        record = _read_record(folder / f"{name}.json")
+        record = read_record(folder / f"{name}.json")
         if any(record.get(key) != value for key, value in identity.items()):
             print(f"{name}: fine-tuning for {settings.steps} steps", flush=True)
             record = identity | _make_expert(task, settings, folder)
-            _write_record(folder / f"{name}.json", record)
+            write_record(folder / f"{name}.json", record)
         records[name] = record
         print(_row(name, record), flush=True)
     return records
@@ -207,7 +206,7 @@ def load_problem_parts(
     tasks = load_tasks(names) if tasks is None else tasks
     chosen = {name: tasks[name] for name in (tasks if names is None else names)}
     for name, task in chosen.items():
-        found = _read_record(folder / f"{name}.json").get("data")
+        found = read_record(folder / f"{name}.json").get("data")
         if found != task.digest:
             raise InputError(
                 f"{folder / name}.safetensors: expected an expert fine-tuned on data {task.digest}, "
@@ -243,7 +242,7 @@ def _make_expert(task: TextTask, settings: Settings, folder: Path) -> dict[str, 
     fine_tune(model, as_batch(tokenizer, task.train), settings)
     expert = trainable(model)
     (folder / f"{task.name}.json").unlink(missing_ok=True)  # a record is never older than its parameters
-    _replace(folder / f"{task.name}.safetensors", lambda path: save_file(expert, path))
+    replace(folder / f"{task.name}.safetensors", lambda path: save_file(expert, path))
     return {
         "zero_shot": zero_shot,
         "test": evaluate(model, test),
@@ -252,24 +251,6 @@ def _make_expert(task: TextTask, settings: Settings, folder: Path) -> dict[str, 
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    """The record of an expert; empty where there is none."""
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def _write_record(path: Path, record: dict[str, Any]) -> None:
-    """Store the record of an expert."""
-    _replace(path, lambda temporary: temporary.write_text(json.dumps(record, indent=2) + "\n"))
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write under a temporary name and move in place: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    write(temporary)
-    temporary.replace(path)
 
 
 def _row(name: str, record: dict[str, Any]) -> str:

@@ -98,9 +98,13 @@ def causal_lm_task(
     parts = segments.layout(layout or Layout())
     tokens = segments.instruction(f"task {name!r}: instruction", instruction)
     given = list(examples) if isinstance(examples, Iterable) else []
-    pairs = segments.pairs(f"task {name!r}", given)
+    whole = segments.pairs(f"task {name!r}", given)
     overhead = len(segments.sequence(parts, tokens, ((), ())).tokens)
-    pairs = segments.fit(f"task {name!r}", pairs, overhead)
+    pairs = segments.fit(f"task {name!r}", whole, overhead)
+    cut = sum(before != after for before, after in zip(whole, pairs, strict=True))
+    if cut:
+        text = f"task {name!r}: {cut} of {len(pairs)} examples have their x cut to fit {segments.limit} tokens"
+        warnings.warn(text, TruncationWarning, stacklevel=3)
     note_seams(segments, f"task {name!r}", layout or Layout(), instruction, given)
     rows = [segments.sequence(parts, tokens, pair) for pair in pairs]
     batches = [collate(rows[start : start + batch_size], segments.pad) for start in range(0, len(rows), batch_size)]
@@ -109,9 +113,6 @@ def causal_lm_task(
     def loss(params: Parameters, batch: Mapping[str, Tensor]) -> Tensor:
         return -function(params, batch)[1].mean()
 
-    for note in segments.notes:
-        if "cut to fit" in note:
-            warnings.warn(note, TruncationWarning, stacklevel=3)
     task = Task(name, loss, batches, notes=segments.notes)
     task.check(own)
     return task

@@ -136,10 +136,13 @@ class Segmenter:
             y = self.tokens(f"{place}: y", example[1])
             if not y:
                 raise InputError(f"{place}: expected a y with at least one token; found {example[1]!r}. Remove it.")
-            if not (x or self.bos is not None):
-                self._check_first(place)
+            if not x and self.bos is None:
+                raise InputError(
+                    f"{place}: expected something before y; found no BOS and an empty x. "
+                    "Pass bos= the id of a token to begin with."
+                )
             pairs.append((x, y))
-        self._note_unknown(where, pairs)
+        self._note_tokens(where, pairs)
         return pairs
 
     def cuts(self, pairs: list[Pair], overhead: int) -> dict[Tokens, int]:
@@ -195,9 +198,10 @@ class Segmenter:
                 f"{len(hopeless or long)} of {len(pairs)} examples that are longer, up to {max(hopeless or long)}. "
                 f"{remedy}"
             )
-        if long:
-            self.note(f"{where}: {len(long)} of {len(pairs)} examples have their x cut to fit {self.limit} tokens")
         kept = self.cuts(pairs, overhead) if cuts is None else cuts
+        cut = sum(x in kept for x, _ in pairs)
+        if cut:
+            self.note(f"{where}: {cut} of {len(pairs)} examples have their x cut to fit {self.limit} tokens")
         return [(x[: kept.get(x, len(x))], y) for x, y in pairs]
 
     def layout(self, layout: Layout) -> tuple[Tokens, Tokens, Tokens]:
@@ -298,16 +302,13 @@ class Segmenter:
             raise InputError(f"bos: expected a token id from 0 to {self.rows - 1}; found {bos}.")
         return bos
 
-    def _check_first(self, place: str) -> None:
-        """Refuse a y that nothing stands before in the context without an instruction."""
-        raise InputError(
-            f"{place}: expected something before y; found no BOS and an empty x. "
-            "Pass bos= the id of a token to begin with."
-        )
-
-    def _note_unknown(self, where: str, pairs: list[Pair]) -> None:
-        """Say how many examples hold tokens that stand for unknown text."""
+    def _note_tokens(self, where: str, pairs: list[Pair]) -> None:
+        """Say how many examples hold tokens that stand for unknown text, or that end or frame texts inside an x."""
         unknown = getattr(self.tokenizer, "unk_token_id", None)
+        special = set(getattr(self.tokenizer, "all_special_ids", ())) - {unknown}
+        framed = sum(not special.isdisjoint(x) for x, _ in pairs)
+        if framed:
+            self.note(f"{where}: {framed} of {len(pairs)} examples have special tokens in their x, read as such")
         bad = sum(unknown in x + y for x, y in pairs) if unknown is not None else 0
         if bad:
             self.note(f"{where}: {bad} of {len(pairs)} examples have text that the tokenizer does not know")

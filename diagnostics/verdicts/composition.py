@@ -143,7 +143,8 @@ class CompositionAudit(Result):
         gram: Inner products of the terms on these data, in their order.
         causes: Share of ‖∇ℰ‖² that comes from each cause; they add up to one.
         cause: The cause with the largest share, where that is beyond doubt.
-        cancellation: ‖∇ℰ‖² over the sum of the causes' squared norms: near 0 they cancel, 1 if orthogonal (1.15).
+        cancellation: ‖∇ℰ‖² over the sum of the causes' squared norms, on these data: near 0 they cancel, 1 if they are
+            orthogonal (1.15).
         limit: The relative error above which task arithmetic is not expected to reach the target.
         verdict: Whether the relative error is below the limit: needed for a good merge, and no promise of one.
         losses: Loss of the target, of each component and of the target's data in other contexts, nats an example.

@@ -152,9 +152,10 @@ def test_x_is_cut_at_its_end_and_only_as_far_as_needed(data, room):
     pairs = [(tuple(range(x)), (6,) * y) for x, y in data]
     fitted = segments.fit("d", pairs, overhead=3)
     for (x, y), (short, same) in zip(pairs, fitted, strict=True):
-        longest = max(len(other) for again, other in pairs if again == x)
-        assert same == y and short == x[: max(0, room - longest)], "an x that comes twice is cut alike"
-    cut = sum(len(x) + len(y) > room for x, y in pairs)
+        most = max(len(other) for again, other in pairs if again == x)
+        assert same == y and short == x[: max(0, room - most)], "an x that comes twice is cut alike"
+    longest = {x: max(len(other) for again, other in pairs if again == x) for x, _ in pairs}
+    cut = sum(len(x) + longest[x] > room for x, _ in pairs)
     noted = [f"d: {cut} of {len(pairs)} examples have their x cut to fit {room + 3} tokens"]
     assert list(segments.notes) == (noted if cut else [])
 
@@ -206,3 +207,16 @@ def test_a_tokenizer_with_more_tokens_than_the_model_has_rows_is_refused():
 def test_a_model_without_embeddings_is_refused():
     with pytest.raises(InputError, match="expected a causal language model of transformers; found Linear"):
         Segmenter(None, torch.nn.Linear(2, 2))
+
+
+def test_an_x_that_is_cut_for_another_data_set_is_noted():
+    segments = segmenter(max_length=10)
+    assert segments.fit("d", [((1, 2, 3), (6,))], overhead=3, cuts={(1, 2, 3): 1}) == [((1,), (6,))]
+    assert list(segments.notes) == ["d: 1 of 1 examples have their x cut to fit 10 tokens"]
+
+
+def test_special_tokens_in_x_are_noted():
+    segments = segmenter(word_tokenizer(WORDS))
+    bos = WORDS[0]
+    segments.pairs("d", [(f"{WORDS[1]} {bos}", WORDS[1]), (WORDS[1], f"{WORDS[1]} {bos}")])
+    assert notes_about(segments, "special") == ["d: 1 of 2 examples have special tokens in their x, read as such"]
