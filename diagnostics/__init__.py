@@ -14,6 +14,7 @@ from diagnostics.measures.merge_methods import merged_update
 from diagnostics.measures.spectra import SpectralNorm, spectral_norm
 from diagnostics.report import plotting as _plotting
 from diagnostics.results import Assumption, Cost, Estimate, Status, Verdict
+from diagnostics.theory.coefficient_conditions import CoefficientRegion, Regime, coefficient_region
 from diagnostics.theory.loss_gap import BoundReport
 from diagnostics.verdicts.alignment import GradientAlignment, gradient_alignment
 from diagnostics.verdicts.compatibility import check_compatibility
@@ -22,6 +23,7 @@ from diagnostics.verdicts.findings import Code, Finding, Severity
 from diagnostics.verdicts.gradient_fit import GradientFit, MergeError, gradient_fit, merge_error
 from diagnostics.verdicts.loss_gaps import addition_bounds, negation_bounds, out_of_distribution_bound
 from diagnostics.verdicts.mergeability import MergePrediction, TaskPrediction, predict_merge
+from diagnostics.verdicts.relations import OutputRelation, output_relation
 
 __version__ = "0.1.0"
 
@@ -33,6 +35,7 @@ __all__ = [
     "Cause",
     "CheckpointError",
     "Code",
+    "CoefficientRegion",
     "CompositionAudit",
     "Cost",
     "Estimate",
@@ -47,7 +50,9 @@ __all__ = [
     "MergeProblem",
     "MismatchError",
     "NotDeterministicError",
+    "OutputRelation",
     "Recipe",
+    "Regime",
     "Severity",
     "SpectralNorm",
     "Status",
@@ -58,6 +63,7 @@ __all__ = [
     "addition_bounds",
     "audit_composition",
     "check_compatibility",
+    "coefficient_region",
     "geometry",
     "gradient",
     "gradient_alignment",
@@ -67,6 +73,7 @@ __all__ = [
     "merged_update",
     "negation_bounds",
     "out_of_distribution_bound",
+    "output_relation",
     "predict_merge",
     "read_recipe",
     "spectral_norm",

@@ -11,12 +11,14 @@ from typing import Annotated
 import torch
 import typer
 
-from diagnostics.commands import audit, check
+from diagnostics.commands import audit, check, relations
 from diagnostics.commands.options import (
     CoefficientsOption,
+    DataOption,
     HtmlOption,
     JsonOption,
     QuietOption,
+    load_run,
     parse_coefficients,
 )
 from diagnostics.commands.terminal import Answer, Commands, Output
@@ -202,8 +204,9 @@ def _bound_jobs(config: RunConfig, coefficients: str | None, negate: str | None,
 diagnostics predict merge.yaml
 diagnostics predict merge.yaml --coefficients news=0.5,mail=0.3 --tolerance 0.05
 diagnostics predict merge.yaml --html report.html --json report.json
+diagnostics predict mergekit.yaml --data news=news.jsonl --data mail=mail.jsonl
 
-Exit status 1 if a task is predicted to lose more than the tolerance.
+A mergekit recipe is read as it stands. Exit status 1 if a task is predicted to lose more than the tolerance.
 
 {_CONFIG}""",
 )
@@ -213,13 +216,14 @@ def predict_command(
     tolerance: Annotated[
         float | None, typer.Option(metavar="SHARE", help="Share of its expert's score that a task may lose; 0.1.")
     ] = None,
+    data: DataOption = None,
     json: JsonOption = None,
     html: HtmlOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Predicted loss, score and retention."""
     output = Output(json, html, quiet)
-    config = load_config(file)
+    config = load_run(file, data, output.notes)
     merge = config.merge(parse_coefficients(coefficients))
     allowed = config.tolerance if tolerance is None else tolerance
     if not 0 <= allowed < 1:
@@ -227,7 +231,7 @@ def predict_command(
     with output.working() as progress:
         problem = _problem(config, output, progress)
         progress(f"predicting {merge_label(merge)}")
-        prediction = predict_merge(problem, merge, tolerance=allowed)
+        prediction = predict_merge(problem, merge, tolerance=allowed, layers=True, **config.settings)
     negative = prediction.verdict is Verdict.REFUTED
     sections, payload = (prediction_section(prediction),), {"prediction": prediction}
     output.give(Answer("Will the merge work?", prediction_headline(prediction), sections, payload, negative))
@@ -275,6 +279,9 @@ def _problem(config: RunConfig, output: Output, progress: Callable[[str], None])
     if private:
         output.notes.append(f"Private to their tasks and not merged: {', '.join(private)}")
     return problem
+
+
+app.command("relations", help=relations.HELP)(relations.relations_command(_problem))
 
 
 def main() -> None:

@@ -131,7 +131,7 @@ def test_geometry_takes_a_target_and_private_parameters(files: Path, tmp_path: P
 
 def test_a_prediction_is_that_of_the_library(problem: dx.MergeProblem, tmp_path: Path) -> None:
     merge, wanted = {"news": 0.6, "mail": 0.2}, tmp_path / "a.json"
-    expected = dx.predict_merge(problem, merge, tolerance=0.3)
+    expected = dx.predict_merge(problem, merge, tolerance=0.3, layers=True)
     result = run("predict", "merge.yaml", "-c", "news=0.6,mail=0.2", "--tolerance", 0.3, "--json", wanted)
     answered(result, status=int(expected.verdict is Verdict.REFUTED))
     assert stored(wanted)["prediction"] == json.loads(json.dumps(expected.to_dict()))

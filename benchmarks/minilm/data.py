@@ -57,10 +57,14 @@ class TextTask:
 
 @dataclass(frozen=True)
 class Rule:
-    """A task takes the descriptions in ``languages`` that carry exactly one of the keys of ``labels``."""
+    """A task takes the descriptions in ``languages`` that carry exactly one of the keys of ``labels``.
+
+    With ``shifted`` each description is given the label after its own: a task that contradicts the one it is made of.
+    """
 
     labels: dict[str, str]
     languages: tuple[str, ...] = ("en",)
+    shifted: bool = False
 
 
 SECTIONS = {
@@ -71,6 +75,15 @@ SECTIONS = {
     "section::science": "science",
     "section::sound": "sound and music",
     "section::admin": "system administration",
+}
+
+ROLES = {
+    "role::program": "program",
+    "role::shared-lib": "shared library",
+    "role::devel-lib": "development files",
+    "role::documentation": "documentation",
+    "role::app-data": "application data",
+    "role::plugin": "plugin",
 }
 
 RULES = {
@@ -97,16 +110,7 @@ RULES = {
             "implemented-in::lisp": "written in Lisp",
         }
     ),
-    "role": Rule(
-        {
-            "role::program": "program",
-            "role::shared-lib": "shared library",
-            "role::devel-lib": "development files",
-            "role::documentation": "documentation",
-            "role::app-data": "application data",
-            "role::plugin": "plugin",
-        }
-    ),
+    "role": Rule(ROLES),
     "toolkit": Rule(
         {
             "uitoolkit::gtk": "GTK and GNOME",
@@ -147,6 +151,8 @@ RULES = {
             "use::configuring": "configuring",
         }
     ),
+    "section-shifted": Rule(SECTIONS, shifted=True),
+    "role-shifted": Rule(ROLES, shifted=True),
 }
 
 
@@ -231,6 +237,8 @@ def _build(name: str, descriptions: list[Description]) -> list[dict[str, str]]:
         keys = each.keys & rule.labels.keys()
         if each.language in rule.languages and len(keys) == 1:
             pools[split_of(each.source)][rule.labels[next(iter(keys))]].append(each)
+    names = list(rule.labels.values())
+    given = {label: names[(names.index(label) + rule.shifted) % len(names)] for label in names}
     rows = []
     for split, size in SIZES.items():
         drawn = _draw(pools[split], size, random.Random(f"{SEED}:{name}:{split}"))
@@ -240,7 +248,7 @@ def _build(name: str, descriptions: list[Description]) -> list[dict[str, str]]:
                 f"apt's lists hold too few descriptions: run `{UPDATE}` with the full Debian archive enabled"
             )
         rows += [
-            {"task": name, "split": split, "label": label, "package": each.package, "text": each.text}
+            {"task": name, "split": split, "label": given[label], "package": each.package, "text": each.text}
             for label, each in drawn
         ]
     return rows

@@ -1,7 +1,8 @@
 """MiniLM sentence encoders fine-tuned on Debian text tasks, with heads frozen at the texts of the labels.
 
 The head of a task is the base model's embedding of its label texts, so that every task shares every trainable
-parameter and the base model can already answer. Run ``python -m benchmarks.minilm.experts``.
+parameter and the base model can already answer. There are four families of experts: full fine-tunes and LoRA
+adapters, each at a usual and at a high learning rate. Run ``python -m benchmarks.minilm.experts --family lora``.
 """
 
 import argparse
@@ -10,12 +11,14 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
@@ -35,7 +38,7 @@ Batch = tuple[dict[str, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the outcome of a fine-tuning, beside the data."""
+    """What decides the outcome of a fine-tuning, beside the data; with a ``rank`` a LoRA adapter is trained."""
 
     steps: int = 120
     batch_size: int = 32
@@ -45,8 +48,20 @@ class Settings:
     seed: int = 0
     max_tokens: int = MAX_TOKENS
     logit_scale: float = LOGIT_SCALE
+    rank: int | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What is stored beside an expert, to tell whether it was made with these settings."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
+FAMILIES = {
+    "full": Settings(),
+    "full-high": Settings(learning_rate=2e-4),
+    "lora": Settings(learning_rate=1e-3, rank=8),
+    "lora-high": Settings(learning_rate=4e-3, rank=8),
+}
 QUICK = Settings(steps=2, batch_size=4)
 
 
@@ -161,7 +176,7 @@ def fine_tune(model: LabelTextClassifier, batch: Batch, settings: Settings) -> N
 
 
 def make_experts(
-    tasks: Mapping[str, TextTask], settings: Settings, folder: Path = EXPERTS
+    tasks: Mapping[str, TextTask], settings: Settings, folder: Path = EXPERTS / "full"
 ) -> dict[str, dict[str, Any]]:
     """Fine-tune an expert for each task, unless ``folder`` has it already with the same settings and data.
 
@@ -173,7 +188,7 @@ def make_experts(
         identity = {
             "base": f"{PACKAGE} {version(PACKAGE)}",
             "data": task.digest,
-            "settings": asdict(settings),
+            "settings": settings.identity,
         }
         record = read_record(folder / f"{name}.json")
         if any(record.get(key) != value for key, value in identity.items()):
@@ -186,7 +201,7 @@ def make_experts(
 
 
 def load_problem_parts(
-    names: Iterable[str] | None = None, *, tasks: Mapping[str, TextTask] | None = None, folder: Path = EXPERTS
+    names: Iterable[str] | None = None, *, tasks: Mapping[str, TextTask] | None = None, folder: Path = EXPERTS / "full"
 ) -> ProblemParts:
     """Everything a merge of the named experts needs; ``diagnostics`` itself is not involved.
 
@@ -218,7 +233,7 @@ def load_problem_parts(
         name: {split: as_batch(tokenizer, getattr(task, split)) for split in ("train", "probe", "test")}
         for name, task in chosen.items()
     }
-    experts = {name: load_file(folder / f"{name}.safetensors") for name in chosen}
+    experts = {name: _load_expert(folder, name, bert) for name in chosen}
     base = {f"bert.{name}": each for name, each in trainable(bert).items()}
     return ProblemParts(classifiers.__getitem__, base, experts, data)
 
@@ -231,6 +246,24 @@ def _minibatches(examples: int, settings: Settings) -> Tensor:
     return torch.cat(epochs)[:wanted].view(settings.steps, settings.batch_size)
 
 
+def _load_expert(folder: Path, name: str, bert: BertModel) -> dict[str, Tensor]:
+    """The encoder's layers of one expert; an adapter is merged into them by PEFT."""
+    if not (folder / name).is_dir():
+        return load_file(folder / f"{name}.safetensors")
+    layers = trainable(bert)
+    merged = PeftModel.from_pretrained(deepcopy(bert), folder / name).merge_and_unload()
+    return {f"bert.{key}": each.detach() for key, each in merged.named_parameters() if key in layers}
+
+
+def _store_expert(folder: Path, name: str, model: LabelTextClassifier) -> None:
+    """Write the moved parameters, as a file of tensors or as an adapter folder."""
+    (folder / f"{name}.json").unlink(missing_ok=True)  # a record is never older than its parameters
+    if isinstance(model.bert, PeftModel):
+        model.bert.save_pretrained(folder / name)
+    else:
+        replace(folder / f"{name}.safetensors", lambda path: save_file(trainable(model), path))
+
+
 def _make_expert(task: TextTask, settings: Settings, folder: Path) -> dict[str, Any]:
     """Fine-tune one expert, store its parameters and return its measurements."""
     start = time.perf_counter()
@@ -239,10 +272,13 @@ def _make_expert(task: TextTask, settings: Settings, folder: Path) -> dict[str, 
     base = {name: each.clone() for name, each in trainable(model).items()}
     test = as_batch(tokenizer, task.test)
     zero_shot = evaluate(model, test)
+    if settings.rank:
+        torch.manual_seed(settings.seed)
+        lora = LoraConfig(r=settings.rank, lora_alpha=2 * settings.rank, target_modules="all-linear")
+        model.bert = get_peft_model(deepcopy(bert), lora)
     fine_tune(model, as_batch(tokenizer, task.train), settings)
-    expert = trainable(model)
-    (folder / f"{task.name}.json").unlink(missing_ok=True)  # a record is never older than its parameters
-    replace(folder / f"{task.name}.safetensors", lambda path: save_file(expert, path))
+    _store_expert(folder, task.name, model)
+    expert = _load_expert(folder, task.name, bert)
     return {
         "zero_shot": zero_shot,
         "test": evaluate(model, test),
@@ -266,8 +302,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Fine-tune the experts and print their scores."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.minilm.experts", description=main.__doc__)
     parser.add_argument("--tasks", help=f"names separated by commas; by default all: {','.join(RULES)}")
-    parser.add_argument("--steps", type=int, default=Settings.steps, help="optimiser steps (%(default)s)")
-    parser.add_argument("--folder", type=Path, default=EXPERTS, help="where experts go (%(default)s)")
+    parser.add_argument("--family", choices=FAMILIES, default="full", help="how they are trained (%(default)s)")
+    parser.add_argument("--folder", type=Path, default=EXPERTS, help="where families of experts go (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="a dry run on the sample, in a temporary folder")
     options = parser.parse_args(arguments)
     if options.quick:
@@ -275,7 +311,7 @@ def main(arguments: list[str] | None = None) -> None:
             records = make_experts(read_tasks(SAMPLE), QUICK, Path(folder))
     else:
         tasks = load_tasks(options.tasks.split(",") if options.tasks else None)
-        records = make_experts(tasks, Settings(steps=options.steps), options.folder)
+        records = make_experts(tasks, FAMILIES[options.family], options.folder / options.family)
     print("", *(_row(name, record) for name, record in records.items()), sep="\n")
 
 

@@ -14,6 +14,7 @@ from diagnostics.errors import InputError
 from diagnostics.inputs.alignment import BASE
 from diagnostics.inputs.config import is_config_file, load_config
 from diagnostics.inputs.naming import name_experts
+from diagnostics.inputs.recipes import is_recipe, read_recipe
 from diagnostics.report.compatibility_section import compatibility_headline, compatibility_section
 from diagnostics.verdicts.compatibility import check_compatibility
 from diagnostics.verdicts.findings import Severity
@@ -26,6 +27,7 @@ HELP = """Check whether checkpoints can be merged at all; needs no data.
 diagnostics check base/ news/ mail/
 diagnostics check base/ news/ mail/ --private 'classifier.*'
 diagnostics check merge.yaml --html report.html --json findings.json
+diagnostics check mergekit.yaml
 
 Tensors, tokenizers and values that do not fit; experts of another base; \
 units in another order; updates lost to rounding; adapters that cannot be added. \
@@ -59,6 +61,8 @@ def check_command(
 
 def _models(paths: Sequence[Path]) -> tuple[Path, Mapping[str, Path] | Sequence[Path], list[str]]:
     """Base, experts and private names, of a configuration or from paths."""
+    if len(paths) == 1 and is_recipe(paths[0]):
+        return *_recipe(paths[0]), []
     if len(paths) == 1 and is_config_file(paths[0]):
         config = load_config(paths[0])
         return *config.models(), config.private
@@ -67,3 +71,11 @@ def _models(paths: Sequence[Path]) -> tuple[Path, Mapping[str, Path] | Sequence[
         raise InputError(f"check: expected one configuration, or BASE and at least one EXPERT; found {given}.")
     base, *models = (path.expanduser() for path in paths)
     return base, models, []
+
+
+def _recipe(path: Path) -> tuple[Path, Mapping[str, Path]]:
+    """Base and experts of a mergekit recipe."""
+    recipe = read_recipe(path)
+    if recipe.base is None:
+        raise InputError(f"{path}: base_model: expected the common base to check against; found nothing. Add it.")
+    return recipe.base, recipe.experts

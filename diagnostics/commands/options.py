@@ -9,9 +9,21 @@ from typing import Annotated
 import typer
 
 from diagnostics.errors import InputError
+from diagnostics.inputs.config import RunConfig, load_config
+from diagnostics.inputs.recipe_config import recipe_config
+from diagnostics.inputs.recipes import is_recipe
 from diagnostics.report.extras import require
 
-__all__ = ["CoefficientsOption", "HtmlOption", "JsonOption", "QuietOption", "parse_alphas", "parse_coefficients"]
+__all__ = [
+    "CoefficientsOption",
+    "DataOption",
+    "HtmlOption",
+    "JsonOption",
+    "QuietOption",
+    "load_run",
+    "parse_alphas",
+    "parse_coefficients",
+]
 
 
 def _json_file(path: Path | None) -> Path | None:
@@ -60,6 +72,39 @@ CoefficientsOption = Annotated[
         help="How much of each expert is added; goes before the file's.",
     ),
 ]
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option("--data", metavar="NAME=FILE", help="Examples of an expert's task, for a recipe; once for each."),
+]
+
+
+def load_run(file: Path, data: list[str] | None, notes: list[str]) -> RunConfig:
+    """Read a configuration, or a mergekit recipe with data for its experts.
+
+    Args:
+        file: The configuration or recipe.
+        data: ``NAME=FILE`` for each expert of a recipe.
+        notes: Where notes of the recipe go.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        InputError: If the file is refused, or data are given beside a configuration.
+    """
+    given = {}
+    for text in data or []:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path):
+            raise InputError(f"--data: expected NAME=FILE; found {text!r}. Write --data news=news.jsonl.")
+        given[name.strip()] = path.strip()
+    if is_recipe(file):
+        config, said = recipe_config(file, given)
+        notes.extend(said)
+        return config
+    if given:
+        raise InputError(f"--data: expected a mergekit recipe beside it; {file} is none. Write data: in {file} itself.")
+    return load_config(file)
 
 
 def parse_coefficients(text: str | None) -> float | list[float] | dict[str, float] | None:

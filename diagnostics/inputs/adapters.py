@@ -79,11 +79,33 @@ class _Factors:
         return f"{self.module}.weight"
 
 
+@dataclass(frozen=True)
+class LoraFactors:
+    """What an adapter holds for one weight, whose update is s · B A.
+
+    Attributes:
+        down: A, [r, in]; a convolution's is flattened.
+        up: B, [out, r].
+        scale: s.
+    """
+
+    down: Tensor
+    up: Tensor
+    scale: float
+
+
 class AdapterCheckpoint(Checkpoint):
     """A base with a PEFT LoRA adapter applied: W + s · B A, with s = α/r, or α/√r where rank-stabilised.
 
     Linear, Conv1D, embedding and convolution layers are supported, with `rank_pattern`, `alpha_pattern` and
     `modules_to_save`. Changed weights are float32 or wider, where a merge on disk rounds to the base's dtype.
+
+    Attributes:
+        base: The model below the adapter.
+        folder: The adapter's folder.
+        config: What its `adapter_config.json` says.
+        adapted: Names of the weights that the factors change.
+        saved: Names of the tensors that the adapter holds whole.
 
     Args:
         base: The model that the adapter was trained on.
@@ -96,10 +118,11 @@ class AdapterCheckpoint(Checkpoint):
 
     def __init__(self, base: Checkpoint, folder: str | Path, label: str | None = None) -> None:
         self.base, self.folder = base, Path(folder).expanduser()
-        self._config = _read_config(self.folder / ADAPTER_CONFIG)
+        self.config = _read_config(self.folder / ADAPTER_CONFIG)
         self._weights = FileCheckpoint(str(self.folder), [_weights_file(self.folder)])
         keys, self._replaced = self._sort_keys()
         self._factors = {f"{module}.weight": self._pair(module, found) for module, found in keys.items()}
+        self.adapted, self.saved = tuple(self._factors), tuple(self._replaced)
         self._check_ties()
         self._check_targets()
         self._transposed = self._orient()
@@ -120,23 +143,30 @@ class AdapterCheckpoint(Checkpoint):
 
     def tensor(self, name: str) -> Tensor:
         """Values of a tensor with the adapter applied, computed now."""
-        holder, key = self._holder(name)
-        weight = holder.tensor(key)
+        weight = self.before(name)
         if name not in self._factors:
             return weight
-        weight = weight.to(self.dtype(name))
-        return weight + self._delta(self._factors[name], weight)
+        factors, weight = self.factors(name), weight.to(self.dtype(name))
+        return weight + self.shaped(name, factors.up.to(weight) @ factors.down.to(weight)) * factors.scale
+
+    def before(self, name: str) -> Tensor:
+        """Values of a tensor below its factors: the adapter's own where it holds it whole, or the base's."""
+        holder, key = self._holder(name)
+        return holder.tensor(key)
+
+    def factors(self, name: str) -> LoraFactors:
+        """Factors of one of the `adapted` weights, read now; a convolution's B is 1×1, so flat ones serve any layer."""
+        keys = self._factors[name]
+        down, up = (self._weights.tensor(key).flatten(1) for key in (keys.down, keys.up))
+        return LoraFactors(down, up, keys.scale)
+
+    def shaped(self, name: str, product: Tensor) -> Tensor:
+        """A product B A of flat factors as the weight is stored: transposed, or with a convolution's kernel."""
+        return product.T if self._transposed[name] else product.reshape(self.shape(name))
 
     def _holder(self, name: str) -> tuple[Checkpoint, str]:
         """Where a tensor is before any update: with the adapter if that saved it whole, or in the base."""
         return (self._weights, self._replaced[name]) if name in self._replaced else (self.base, name)
-
-    def _delta(self, factors: _Factors, like: Tensor) -> Tensor:
-        """The update s · B A; a convolution's B is 1×1, so flattened factors serve every kind of layer."""
-        down = self._weights.tensor(factors.down).to(like)
-        up = self._weights.tensor(factors.up).to(like)
-        product = (up.flatten(1) @ down.flatten(1)).reshape(up.shape[0], *down.shape[1:]) * factors.scale
-        return product.T if self._transposed[factors.name] else product
 
     def _sort_keys(self) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
         """Sort the adapter's tensors into factors by module and replacements by name; refuse any other."""
@@ -161,7 +191,7 @@ class AdapterCheckpoint(Checkpoint):
         """Whether PEFT would load this tensor over the model's own: a saved module, or an embedding."""
         parts = name.split(".")
         modules = [".".join(parts[:end]) for end in range(1, len(parts))]
-        saved = tuple(self._config.get("modules_to_save") or ())
+        saved = tuple(self.config.get("modules_to_save") or ())
         return name.replace(".base_layer.", ".") in self.base.names or any(m.endswith(saved) for m in modules)
 
     def _pair(self, module: str, keys: Mapping[str, str]) -> _Factors:
@@ -170,9 +200,9 @@ class AdapterCheckpoint(Checkpoint):
         pair = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
         if set(keys) != set(pair):
             self._refuse(f"{pair[0]} and {pair[1]} for {module}", f"only {', '.join(sorted(keys))}")
-        rank = _pattern_value(self._config.get("rank_pattern"), module, self._config["r"])
-        alpha = _pattern_value(self._config.get("alpha_pattern"), module, self._config["lora_alpha"])
-        scale = alpha / (math.sqrt(rank) if self._config.get("use_rslora") else rank)
+        rank = _pattern_value(self.config.get("rank_pattern"), module, self.config["r"])
+        alpha = _pattern_value(self.config.get("alpha_pattern"), module, self.config["lora_alpha"])
+        scale = alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
         return _Factors(module, keys[pair[0]], keys[pair[1]], rank, scale, embedding)
 
     def _check_ties(self) -> None:
@@ -197,7 +227,7 @@ class AdapterCheckpoint(Checkpoint):
     def _orient(self) -> dict[str, bool]:
         """Settle which weights are stored (in, out): by their shapes, and by fan_in_fan_out where square."""
         flips = {name: self._is_flipped(factors) for name, factors in self._factors.items()}
-        flag = bool(self._config.get("fan_in_fan_out"))
+        flag = bool(self.config.get("fan_in_fan_out"))
         square = [name for name, flip in flips.items() if flip is None]
         layers = [name for name, factors in self._factors.items() if not factors.embedding]
         contrary = [name for name in layers if flips[name] not in (None, flag)]

@@ -16,8 +16,10 @@ from diagnostics.inputs.encoding import TruncationWarning
 from diagnostics.inputs.examples import listed
 from diagnostics.inputs.functional import FunctionalModule
 from diagnostics.inputs.layout import Layout
+from diagnostics.inputs.readout import Readout
 from diagnostics.inputs.segments import Bos, Segmenter, Text, Tokens, collate
 from diagnostics.inputs.tasks import Parameters, Task
+from diagnostics.inputs.token_readout import token_accuracy, token_losses, token_outputs
 
 __all__ = ["SegmentModel", "causal_lm_task", "note_seams", "select_parameters"]
 
@@ -47,9 +49,8 @@ class SegmentModel:
         Returns:
             Two tensors [B], in nats; float32 for models in half precision.
         """
-        batch = {key: value.to(self.device) for key, value in batch.items()}
-        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
-        logits = self.module(params, (inputs, batch["y"]))[:, :-1]
+        batch = self._moved(batch)
+        logits = self._logits(params, batch)
         scored = batch["x"] | batch["y"]
         # Only scored positions are widened: the logits are the largest tensor of all.
         chosen = logits[scored]
@@ -57,6 +58,28 @@ class SegmentModel:
         each = -cross_entropy(wide, batch["input_ids"][:, 1:][scored], reduction="none")
         whole = torch.zeros(scored.shape, dtype=each.dtype, device=self.device).masked_scatter(scored, each)
         return (whole * batch["x"]).sum(1), (whole * batch["y"]).sum(1)
+
+    def outputs(self, params: Parameters, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return log-odds and margin of each token of y, which are as smooth in θ as the model is.
+
+        Args:
+            params: The parameters θ.
+            batch: As :func:`~diagnostics.inputs.segments.collate` makes it.
+
+        Returns:
+            The outputs [B, W, 2]; see :func:`~diagnostics.inputs.token_readout.token_outputs`.
+        """
+        batch = self._moved(batch)
+        return token_outputs(self._logits(params, batch), batch["input_ids"][:, 1:], batch["y"])
+
+    def _moved(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The batch where the model is."""
+        return {key: value.to(self.device) for key, value in batch.items()}
+
+    def _logits(self, params: Parameters, batch: Mapping[str, Tensor]) -> Tensor:
+        """Logits of each next token, [B, T − 1, V]."""
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
+        return self.module(params, (inputs, batch["y"]))[:, :-1]
 
 
 def causal_lm_task(
@@ -113,7 +136,13 @@ def causal_lm_task(
     def loss(params: Parameters, batch: Mapping[str, Tensor]) -> Tensor:
         return -function(params, batch)[1].mean()
 
-    task = Task(name, loss, batches, notes=segments.notes)
+    readout = Readout(
+        function.outputs,
+        lambda outputs, batch: token_losses(outputs, batch["y"]),
+        lambda outputs, batch: token_accuracy(outputs, batch["y"]),
+    )
+    # No constant_loss: what ignores x may still condition on the tokens of y before, so "constant" has no one meaning.
+    task = Task(name, loss, batches, readout=readout, notes=segments.notes)
     task.check(own)
     return task
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, StrictFloat, StrictInt, StrictStr
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 from pydantic import field_validator as validates
 
 from diagnostics.inputs.documents import Count, Document, Name, Part, finite, is_config_file, nearest
@@ -24,6 +24,8 @@ _KEYS = {
     "kind": ("the kind of the tasks", "kind: sequence-classification"),
     "private": ("a list of names or patterns", "private: ['classifier.*']"),
     "coefficients": ("finite numbers: one, a list, or a mapping by expert", "coefficients: {news: 0.5, mail: 0.3}"),
+    "method": ("the name of a merge method", "method: ties"),
+    "options": ("settings of the method", "options: {density: 0.5, convention: mergekit}"),
     "tolerance": ("a number from 0 to below 1", "tolerance: 0.1"),
     "batch_size": ("a whole number from 1 on", "batch_size: 64"),
     "max_length": ("a whole number from 1 on", "max_length: 128"),
@@ -45,6 +47,19 @@ class Columns(Part):
     y: Name | None = None
 
 
+class Options(Part):
+    """Settings of a merge method, as :func:`diagnostics.merged_update` takes them."""
+
+    density: float | dict[str, float] | None = None
+    seed: Annotated[StrictInt, Field(ge=0)] | None = None
+    majority_sign: Name | None = None
+    convention: Name | None = None
+    normalize: StrictBool | None = None
+    rescale: StrictBool | None = None
+    scale: float | None = None
+    base_weight: float | None = None
+
+
 class RunConfig(Document):
     """What a configuration file says; sections that a command does not need may be absent.
 
@@ -55,6 +70,8 @@ class RunConfig(Document):
         kind: What the tasks are, as :meth:`MergeProblem.from_pretrained` takes it.
         private: Names or glob patterns of parameters that are not merged.
         coefficients: λ: one number, one per expert in order, or by name.
+        method: The merge method.
+        options: Settings of the method.
         tolerance: Share of its expert's score that a task may lose.
         batch_size: Examples per batch.
         max_length: Tokens per text.
@@ -73,6 +90,8 @@ class RunConfig(Document):
     kind: Name = "sequence-classification"
     private: list[Name] = Field(default_factory=list)
     coefficients: float | list[float] | dict[str, float] | None = None
+    method: Name = "task_arithmetic"
+    options: Options | None = None
     tolerance: Annotated[StrictFloat | StrictInt, Field(ge=0, lt=1)] = 0.1
     batch_size: Count | None = None
     max_length: Count | None = None
@@ -90,6 +109,11 @@ class RunConfig(Document):
         if isinstance(value, list) and value:
             return [finite(item) for item in value]
         return finite(value)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The merge method and its settings, as :func:`diagnostics.predict_merge` takes them."""
+        return {"method": self.method, **(self.options.model_dump(exclude_none=True) if self.options else {})}
 
     def models(self) -> tuple[Path, dict[str, Path]]:
         """Return where the models are.

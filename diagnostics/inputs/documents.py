@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictInt, Stric
 from diagnostics.errors import InputError
 from diagnostics.inputs.examples import refuse_input
 
-__all__ = ["Count", "Document", "Name", "Part", "finite", "is_config_file", "nearest"]
+__all__ = ["Count", "Document", "Name", "Part", "finite", "is_config_file", "nearest", "read_content"]
 
 Name = Annotated[StrictStr, Field(min_length=1)]
 Count = Annotated[StrictInt, Field(ge=1)]
@@ -56,7 +56,7 @@ class Document(Part):
                 the message names file, key, value and remedy, for each mistake.
         """
         file = Path(path).expanduser()
-        content = _parse(file, cls)
+        content = _mapping(file, cls)
         messages = list(_unknown(content, cls))
         if not messages:
             try:
@@ -144,18 +144,34 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"Did you mean {near[0]!r}?" if near else "Check the spelling."
 
 
-def _parse(file: Path, document: type[Document]) -> dict[str, Any]:
-    """The content of a file, a mapping."""
+def read_content(path: str | Path) -> Any:
+    """Read what a configuration holds, whatever it is.
+
+    Args:
+        path: A ``.yaml``, ``.yml`` or ``.toml`` file.
+
+    Returns:
+        Its content as plain types.
+
+    Raises:
+        InputError: If the file cannot be read, has another ending, or is not valid.
+    """
+    file = Path(path).expanduser()
     if not is_config_file(file):
         found = file.suffix or "no ending"
         refuse_input(file, f"a configuration ending in {', '.join(_READERS)}", found, "Rename it, or pass another.")
     try:
-        content = _READERS[file.suffix.lower()](file.read_text(encoding="utf-8"))
+        return _READERS[file.suffix.lower()](file.read_text(encoding="utf-8"))
     except OSError as error:
         refuse_input(file, "a configuration file", error.strerror or str(error), "Check the path.")
     except (yaml.YAMLError, ValueError) as error:
         found = " ".join(str(error).split())
         refuse_input(file, f"valid {'TOML' if file.suffix.lower() == '.toml' else 'YAML'}", found, "Correct it there.")
+
+
+def _mapping(file: Path, document: type[Document]) -> dict[str, Any]:
+    """The content of a file, a mapping."""
+    content = read_content(file)
     if not isinstance(content, dict) or not content:
         example = " and ".join(document.keys[key][1] for key in document.first)
         found = "nothing" if not content else type(content).__name__

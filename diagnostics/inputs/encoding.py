@@ -34,13 +34,19 @@ class TruncationWarning(UserWarning):
 
 
 def encode(
-    examples: TextExamples, targets: Tensor, tokenizer: Any, module: Any, *, batch_size: int, max_length: int | None
-) -> list[tuple[dict[str, Tensor], Tensor]]:
+    examples: TextExamples,
+    targets: Tensor | None,
+    tokenizer: Any,
+    module: Any,
+    *,
+    batch_size: int,
+    max_length: int | None,
+) -> list[tuple[dict[str, Tensor], Tensor | None]]:
     """Return batches of token ids with their mask, each padded to its longest text.
 
     Args:
         examples: The texts.
-        targets: Their class indices.
+        targets: Their class indices, if they have any.
         tokenizer: As :func:`open_tokenizer` returns it.
         module: The model that will read them, for the positions that it has.
         batch_size: Texts per batch.
@@ -59,7 +65,10 @@ def encode(
     _warn_of_truncation(examples.path, lengths, limit)
     cut = {"truncation": limit is not None, "max_length": limit, "padding": tokenizer.pad_token is not None}
     ranges = [slice(start, start + batch_size) for start in range(0, len(texts), batch_size)]
-    return [(dict(tokenizer(texts[part], return_tensors="pt", **cut)), targets[part]) for part in ranges]
+    return [
+        (dict(tokenizer(texts[part], return_tensors="pt", **cut)), None if targets is None else targets[part])
+        for part in ranges
+    ]
 
 
 def open_tokenizer(base: Path, expert: Path, texts: list[str]) -> Any:

@@ -30,6 +30,8 @@ __all__ = [
 # What a column may be called when the caller does not say.
 COLUMNS = {"text": ("text", "x"), "label": ("label", "y"), "inputs": ("inputs",), "targets": ("targets",)}
 COLUMNS |= {"x": ("x",), "y": ("y",)}
+# What a key without a column's name may still be meant as: labels under another name are not passed over.
+_LIKE_LABELS = ("label", "target", "class", "category", "gold")
 _PARTNERS = {"text": "label", "label": "text", "inputs": "targets", "targets": "inputs", "x": "y", "y": "x"}
 
 
@@ -40,29 +42,32 @@ class TextExamples:
     Attributes:
         path: The file.
         texts: One text per example.
-        labels: One label per example, an int or the name of a class.
+        labels: One label per example, an int or the name of a class; ``None`` where no line has one.
         lines: The line that each example comes from, for messages.
     """
 
     path: Path
     texts: tuple[str, ...]
-    labels: tuple[int | str, ...]
+    labels: tuple[int | str, ...] | None
     lines: tuple[int, ...]
 
 
 def read_texts(path: str | Path, columns: Mapping[str, str] | None = None) -> TextExamples:
-    """Read texts and labels from a file with one JSON object per line; blank lines are no examples.
+    """Read texts, and labels if there are any, from a file with one JSON object per line.
+
+    Blank lines are no examples. Either every line has a label or none has.
 
     Args:
         path: The file.
         columns: Names of the keys, as ``{"text": …, "label": …}``; by default ``text`` or ``x`` and ``label`` or
-            ``y``, whichever the first line has. Keys that are not named are not read.
+            ``y``, whichever the file has. Keys that are not named are not read.
 
     Returns:
         The examples in the order of the file.
 
     Raises:
-        InputError: If the file is missing or empty, or a line is not an object with a text and a label.
+        InputError: If the file is missing or empty, a line is not an object with a text, only some lines have a
+            label, or a key looks like one under another name.
 
     Example:
         >>> import tempfile
@@ -75,10 +80,9 @@ def read_texts(path: str | Path, columns: Mapping[str, str] | None = None) -> Te
     file = Path(path).expanduser()
     rows = _some_rows(file)
     given = columns or {}
-    text, label = (_choose(file, role, given.get(role), rows[0][1]) for role in ("text", "label"))
+    text = _choose(file, "text", given.get("text"), rows[0][1])
     texts = tuple(_text(file, line, text, row) for line, row in rows)
-    labels = tuple(_label(file, line, label, row) for line, row in rows)
-    return TextExamples(file, texts, labels, tuple(line for line, _ in rows))
+    return TextExamples(file, texts, _labels(file, given.get("label"), rows), tuple(line for line, _ in rows))
 
 
 def read_pairs(path: str | Path, columns: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
@@ -109,8 +113,8 @@ def read_pairs(path: str | Path, columns: Mapping[str, str] | None = None) -> li
     return [(_string(file, line, x, row), _text(file, line, y, row)) for line, row in rows]
 
 
-def class_targets(examples: TextExamples, names: Mapping[str, int], classes: int) -> Tensor:
-    """Return labels as class indices.
+def class_targets(examples: TextExamples, names: Mapping[str, int], classes: int) -> Tensor | None:
+    """Return labels as class indices, if there are labels.
 
     Args:
         examples: The examples.
@@ -118,7 +122,7 @@ def class_targets(examples: TextExamples, names: Mapping[str, int], classes: int
         classes: Number of classes of the model.
 
     Returns:
-        Integer targets, [n].
+        Integer targets, [n]; ``None`` for unlabelled examples.
 
     Raises:
         InputError: If a label is no class of the model.
@@ -128,6 +132,8 @@ def class_targets(examples: TextExamples, names: Mapping[str, int], classes: int
         >>> class_targets(examples, {"negative": 0, "positive": 1}, 2).tolist()
         [1, 0]
     """
+    if examples.labels is None:
+        return None
     pairs = zip(examples.lines, examples.labels, strict=True)
     return torch.tensor([_index(examples.path, line, label, names, classes) for line, label in pairs])
 
@@ -290,6 +296,33 @@ def _string(file: Path, line: int, key: str, row: Mapping[str, Any]) -> str:
     if not isinstance(value, str):
         refuse_input(f"{file}, line {line}: {key}", "a text", _short(value), 'Write a text; "" if there is none.')
     return value
+
+
+def _labels(file: Path, given: str | None, rows: list[tuple[int, dict[str, Any]]]) -> tuple[int | str, ...] | None:
+    """The labels of all rows, or None where no row has one."""
+    names = (given,) if given else COLUMNS["label"]
+    first = next((row for _, row in rows if any(name in row for name in names)), None)
+    if first is None and given is None:
+        _refuse_unnamed_labels(file, list(dict.fromkeys(key for _, row in rows for key in row)))
+        return None
+    label = _choose(file, "label", given, rows[0][1] if first is None else first)
+    lacking = {line: row for line, row in rows if label not in row}
+    for line, row in lacking.items():
+        remedy = (
+            f"{len(rows) - len(lacking)} of {len(rows)} lines have it: label every line, or put those without a label "
+            "into a file of their own, where no line has one."
+        )
+        refuse_input(f"{file}, line {line}", f"the key {label!r}", f"only {list(row)}", remedy)
+    return tuple(_label(file, line, label, row) for line, row in rows)
+
+
+def _refuse_unnamed_labels(file: Path, keys: list[str]) -> None:
+    """Refuse keys that look like a label's under another name."""
+    for key in keys:
+        name = key.lower()
+        if any(word in name for word in _LIKE_LABELS) or difflib.get_close_matches(name, COLUMNS["label"], cutoff=0.75):
+            remedy = f"Name the one that holds the label: columns {{label: {key}}}; or remove it if it is none."
+            refuse_input(file, "a key 'label' or 'y', or none that could be one", f"only {keys}", remedy)
 
 
 def _label(file: Path, line: int, key: str, row: Mapping[str, Any]) -> int | str:

@@ -28,7 +28,7 @@ class FunctionalModule:
         # Parameters are shared, everything else is copied: eval() and buffers of the original stay as they are.
         self.module = copy.deepcopy(module, {id(value): value for value in own.values()}).eval()
 
-    def __call__(self, params: Mapping[str, Tensor], batch: tuple[Any, Tensor]) -> Tensor:
+    def __call__(self, params: Mapping[str, Tensor], batch: tuple[Any, Any]) -> Tensor:
         """Return the outputs of a batch.
 
         Args:

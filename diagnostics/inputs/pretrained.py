@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import importlib
 import inspect
@@ -21,7 +20,7 @@ from diagnostics.inputs.encoding import UNREADABLE, TruncationWarning, encode, o
 from diagnostics.inputs.examples import class_targets, is_tensor_file, listed, read_tensors, read_texts, refuse_input
 from diagnostics.inputs.pretrained_lm import causal_lm_tasks
 from diagnostics.inputs.problem import MergeProblem
-from diagnostics.inputs.tasks import Parameters, Task
+from diagnostics.inputs.tasks import Task
 
 __all__ = ["KINDS", "TruncationWarning", "load_problem"]
 
@@ -50,7 +49,8 @@ def load_problem(
     Args:
         base: The base's folder, with weights and tokenizer.
         experts: Folders of the experts by name, whole models or PEFT adapters.
-        data: A data file for each expert, JSON lines or ``.safetensors``.
+        data: A data file for each expert, JSON lines or ``.safetensors``; where no line has a label, the expert's
+            predictions stand for them.
         kind: ``"sequence-classification"``, ``"causal-lm"``, or ``"module:function"`` for a task of your own, where
             ``function(name, base=…, expert=…, data=…)`` gets the paths and returns a :class:`Task`.
         private: Names or glob patterns of further parameters that are not merged.
@@ -183,9 +183,9 @@ def _read(
     module = models.outlines[name]
     classes = module.config.num_labels
     if is_tensor_file(file):
-        inputs, targets = read_tensors(file, columns)
-        _check_classes(file, targets, classes)
-        return inputs, targets.long()
+        inputs, indices = read_tensors(file, columns)
+        _check_classes(file, indices, classes)
+        return inputs, indices.long()
     examples = read_texts(file, columns)
     targets = class_targets(examples, models.label_names(name), classes)
     tokenizer = open_tokenizer(models.base, models.experts[name], list(examples.texts))
@@ -206,28 +206,10 @@ def _task(models: _Models, name: str, data: Any, file: Path, batch_size: int) ->
     for value in module.parameters():
         # Every call brings its own parameters; the module's random ones would only fill memory.
         value.data = value.data.new_empty(0)
-    return _ignoring(task, models.unused[name]) if models.unused[name] else task
-
-
-def _ignoring(task: Task, names: frozenset[str]) -> Task:
-    """The same task, given parameters that its model does not have."""
-
-    def known(params: Parameters) -> Parameters:
-        return {key: value for key, value in params.items() if key not in names}
-
-    readout = task.readout
-    if readout is not None:
-        outputs = readout.outputs
-        readout = dataclasses.replace(readout, outputs=lambda params, batch: outputs(known(params), batch))
-    return Task(
-        task.name,
-        lambda params, batch: task.loss(known(params), batch),
-        task.batches,
-        sizes=task.sizes,
-        readout=readout,
-        constant_loss=task.constant_loss,
-        notes=task.notes,
-    )
+    unused = models.unused[name]
+    if not unused:
+        return task
+    return task.through(lambda params: {key: value for key, value in params.items() if key not in unused})
 
 
 def _outside(checkpoint: Checkpoint, prefix: str) -> list[str]:

@@ -32,7 +32,7 @@ class MergeProblem:
     Args:
         base: Parameters of the base, or a path to them.
         experts: Parameters or paths of the experts, keyed by name.
-        tasks: One task per expert, keyed by the same names.
+        tasks: One task per expert, keyed by the same names; an unlabelled one is labelled by its expert.
         private: Names or glob patterns of parameters that are not merged.
 
     Raises:
@@ -78,6 +78,10 @@ class MergeProblem:
         }
         # Every measure sees a task as a function of the shared parameters alone.
         self.tasks = {name: tasks[name].bind(self.private[name]) for name in self.names}
+        # Where nothing says what is right, retention can still be held against what the task's own expert says.
+        self.tasks |= {
+            name: task.labelled_by(self.experts[name]) for name, task in self.tasks.items() if task.unlabelled
+        }
         self.task_vectors = {
             name: {key: expert[key] - self.base[key] for key in self.shared} for name, expert in self.experts.items()
         }
@@ -106,6 +110,7 @@ class MergeProblem:
             experts: Folders of the experts by name, whole models or PEFT adapters.
             data: A data file for each expert: JSON lines with ``text`` and ``label`` (or ``x`` and ``y``), or
                 ``.safetensors`` with ``inputs`` and ``targets``; for language models JSON lines with ``x`` and ``y``.
+                Where no line of a file has a label, its expert's predictions stand for them.
             kind: ``"sequence-classification"``, ``"causal-lm"``, or ``"module:function"`` for tasks of your own, where
                 ``function(name, base=…, expert=…, data=…)`` gets the paths and returns a :class:`Task`.
             private: Names or glob patterns of parameters that are not merged. A classification head that does not

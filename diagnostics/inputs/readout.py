@@ -50,16 +50,16 @@ class Readout:
 
         return cls(model, losses, None if score is None else lambda out, batch: score(out, batch[1]))
 
-    def bind(self, fixed: Mapping[str, Tensor]) -> Readout:
-        """Return the readout as a function of the parameters that are not fixed.
+    def through(self, change: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]) -> Readout:
+        """Return the readout as a function of other parameters.
 
         Args:
-            fixed: Parameters held at these values.
+            change: What makes this readout's parameters of the other ones.
 
         Returns:
-            The bound readout.
+            The readout with outputs f(x; change(θ)).
         """
-        return Readout(lambda params, batch: self.outputs({**params, **fixed}, batch), self.losses, self.score)
+        return Readout(lambda params, batch: self.outputs(change(params), batch), self.losses, self.score)
 
 
 def class_accuracy(outputs: Tensor, targets: Tensor) -> Tensor:

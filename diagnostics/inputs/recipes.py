@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diagnostics.inputs.documents import read_content
 from diagnostics.inputs.mergekit_file import PER_MODEL, MergekitFile
 from diagnostics.results import Result
 
-__all__ = ["Recipe", "read_recipe"]
+__all__ = ["Recipe", "is_recipe", "read_recipe"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,32 @@ class Recipe(Result):
             density = f", density {self.densities[name]:g}" if self.densities else ""
             lines.append(f"  {name}: weight {self.weights[name]:g}{density}, {path}")
         return "\n".join([*lines, *self.notes])
+
+
+def is_recipe(path: str | Path) -> bool:
+    """Say whether a file is a mergekit recipe, by its key ``merge_method``, which no configuration of this package has.
+
+    Args:
+        path: Any path; only ``.yaml`` and ``.yml`` files are opened.
+
+    Returns:
+        True for a recipe, whether or not :func:`read_recipe` can follow it.
+
+    Raises:
+        InputError: If a YAML file cannot be read or is not valid.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     recipe, run = Path(folder, "recipe.yaml"), Path(folder, "run.yaml")
+        ...     _, _ = recipe.write_text("{merge_method: ties, models: []}"), run.write_text("base: models/base")
+        ...     is_recipe(recipe), is_recipe(run)
+        (True, False)
+    """
+    if Path(path).suffix.lower() not in (".yaml", ".yml"):
+        return False
+    content = read_content(path)
+    return isinstance(content, Mapping) and "merge_method" in content
 
 
 def read_recipe(path: str | Path) -> Recipe:

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from diagnostics.errors import InputError, NotDeterministicError
-from diagnostics.inputs.functional import FunctionalModule
-from diagnostics.inputs.readout import Readout, class_accuracy, constant_prediction_loss
+from diagnostics.inputs.readout import Readout
 
-__all__ = ["Parameters", "Task"]
+__all__ = ["Parameters", "Task", "require_rereadable"]
 
 Parameters = Mapping[str, Tensor]
 Loss = Callable[[Parameters, Any], Tensor]
@@ -33,6 +32,8 @@ class Task:
         readout: How to read loss and score off model outputs, where the task has outputs.
         constant_loss: Loss of the best constant prediction, against which a bound is vacuous (2.11).
         notes: What a reader of results should know about the data.
+        label: For a task without targets ``label(params)``, the same task with the targets that a model gives; until
+            then ``loss`` and the readout's losses and scores should refuse.
 
     Raises:
         InputError: If there are no batches, they can be read only once, or their sizes cannot be told.
@@ -53,18 +54,16 @@ class Task:
         readout: Readout | None = None,
         constant_loss: float | None = None,
         notes: Sequence[str] = (),
+        label: Callable[[Parameters], Task] | None = None,
     ) -> None:
-        if iter(batches) is iter(batches):
-            raise InputError(
-                f"task {name!r}: batches can be read only once ({type(batches).__name__}); "
-                "pass a list or a data loader, which can be read again"
-            )
+        require_rereadable(name, batches)
         self.name = name
         self.loss = loss
         self.batches = batches
         self.readout = readout
         self.constant_loss = constant_loss
         self.notes = tuple(notes)
+        self.label = label
         self.sizes = tuple(sizes) if sizes is not None else _sizes(name, batches)
         self._check_sizes()
 
@@ -138,8 +137,44 @@ class Task:
     def _need_readout(self) -> Readout:
         """Return the readout or say how to get one."""
         if self.readout is None:
-            raise InputError(f"task {self.name!r} has a loss but no outputs; build it with Task.from_module")
+            raise InputError(
+                f"task {self.name!r} has a loss but no outputs; build it with Task.from_module or from_causal_lm"
+            )
         return self.readout
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether the task has inputs without targets, and so outputs but no loss and no score."""
+        return self.label is not None
+
+    def labelled_by(self, params: Parameters) -> Task:
+        """Return the same task with the classes that a model predicts as its targets.
+
+        Score and retention then mean agreement with that model's predictions, and loss is the criterion against
+        its predicted classes; a note says so.
+
+        Args:
+            params: The parameters of the model that labels.
+
+        Returns:
+            The labelled task.
+
+        Raises:
+            InputError: If the task has targets already, or its loss at ``params`` is not finite.
+
+        Example:
+            >>> linear = torch.nn.Linear(2, 2)
+            >>> task = Task.from_module("t", linear, torch.nn.functional.cross_entropy, (torch.eye(2), None))
+            >>> labelled = task.labelled_by({"weight": torch.eye(2), "bias": torch.zeros(2)})
+            >>> task.unlabelled, labelled.unlabelled, labelled.score({"weight": -torch.eye(2), "bias": torch.zeros(2)})
+            (True, False, 0.0)
+        """
+        if self.label is None:
+            raise InputError(
+                f"task {self.name!r}: expected a task without targets; found one that has them. Build it with "
+                "(inputs, None) to have a model label it"
+            )
+        return self.label(params)
 
     def bind(self, fixed: Parameters) -> Task:
         """Return the same task as a function of the remaining parameters only.
@@ -150,17 +185,27 @@ class Task:
         Returns:
             A task whose parameters are those not fixed.
         """
-        if not fixed:
-            return self
-        readout = self.readout and self.readout.bind(fixed)
+        return self.through(lambda params: {**params, **fixed}) if fixed else self
+
+    def through(self, change: Callable[[Parameters], Parameters]) -> Task:
+        """Return the same task as a function of other parameters.
+
+        Args:
+            change: What makes this task's parameters of the other ones.
+
+        Returns:
+            A task θ ↦ L(change(θ)), with outputs and targets alike.
+        """
+        label = self.label
         return Task(
             self.name,
-            lambda params, batch: self.loss({**params, **fixed}, batch),
+            lambda params, batch: self.loss(change(params), batch),
             self.batches,
             sizes=self.sizes,
-            readout=readout,
+            readout=self.readout and self.readout.through(change),
             constant_loss=self.constant_loss,
             notes=self.notes,
+            label=label and (lambda params: label(change(params)).through(change)),
         )
 
     def check(self, params: Parameters) -> float:
@@ -208,7 +253,9 @@ class Task:
             module: The model; its structure and buffers are copied, its parameters are replaced at each call.
             criterion: ``criterion(outputs, targets)``, the mean loss over the batch.
             data: ``(inputs, targets)`` tensors with examples first, or a re-iterable of such pairs; ``inputs`` may
-                be a dict of tensors, passed as keywords.
+                be a dict of tensors, passed as keywords. With ``None`` for all targets the task is *unlabelled*: it
+                has outputs, but no loss and no score until :meth:`labelled_by` takes a model's predicted classes
+                for targets, as a merge problem does with the task's own expert.
             batch_size: Examples per batch when ``data`` is one pair of tensors.
             score: ``score(outputs, targets)``, one value per example; accuracy for integer class targets by default.
             parameters: Names of the parameters the task is a function of; the others stay as they are in
@@ -227,26 +274,9 @@ class Task:
             >>> task.score({"weight": torch.eye(2), "bias": torch.zeros(2)})
             1.0
         """
-        model = FunctionalModule(name, module, parameters)
-        own = {key: value.detach() for key, value in module.named_parameters() if key in model.names}
-        given = _as_batches(name, data, batch_size)
+        from diagnostics.inputs.module_tasks import module_task  # it needs this module
 
-        def loss(params: Parameters, batch: Any) -> Tensor:
-            return criterion(model(params, batch), batch[1])
-
-        _check_labels(name, model, own, given)
-        cls(name, loss, given).check(own)
-        # A loader may shuffle: from here on the order of examples is fixed, so outputs can be compared.
-        batches = [(inputs, targets) for inputs, targets in given]
-        targets = [target for _, target in batches]
-        if score is None and all(map(_are_classes, targets)):
-            score = class_accuracy
-        readout = Readout.from_functions(model, criterion, score)
-        with torch.no_grad():
-            outputs = model(own, batches[0])
-            constant_loss = constant_prediction_loss(outputs, targets, criterion)
-            _check_mean(name, readout.losses(outputs, batches[0]), criterion(outputs, targets[0]))
-        return cls(name, loss, batches, readout=readout, constant_loss=constant_loss)
+        return module_task(name, module, criterion, data, batch_size=batch_size, score=score, parameters=parameters)
 
     @classmethod
     def from_causal_lm(
@@ -283,7 +313,9 @@ class Task:
                 that is longer than the model reads is refused.
 
         Returns:
-            A task whose ``notes`` say what was found about BOS, seams and unknown text.
+            A task whose ``notes`` say what was found about BOS, seams and unknown text. Its outputs are the log-odds
+            and the margin of each token of y against all other tokens; its score is the share of y's tokens that are
+            the model's first choice, given those before them.
 
         Raises:
             InputError: If examples, tokenizer and model do not fit together, or the loss is not finite.
@@ -314,64 +346,26 @@ class Task:
         )
 
 
-def _as_batches(name: str, data: Any, batch_size: int) -> Iterable[Any]:
-    """Turn the two accepted forms of data into an iterable of (inputs, targets) pairs."""
-    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[1], Tensor):
-        return _split(name, data[0], data[1], batch_size)
-    if iter(data) is not iter(data):
-        for batch in data:
-            if not (isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], Tensor)):
-                raise InputError(
-                    f"task {name!r}: a batch must be a pair (inputs, targets), found {type(batch).__name__}"
-                )
-    return data
+def require_rereadable(name: str, batches: Iterable[Any]) -> None:
+    """Refuse batches that are gone after one reading.
 
+    Args:
+        name: The task's name.
+        batches: The batches.
 
-def _split(name: str, inputs: Any, targets: Tensor, batch_size: int) -> list[tuple[Any, Tensor]]:
-    """Cut whole tensors into batches, after checking that every input has a target."""
-    parts = inputs if isinstance(inputs, Mapping) else {"inputs": inputs}
-    for key, value in parts.items():
-        if len(value) != len(targets):
-            raise InputError(
-                f"task {name!r}: {key} has {len(value)} examples and targets {len(targets)}; they must agree"
-            )
-    cuts = range(0, len(targets), batch_size)
-    if isinstance(inputs, Mapping):
-        return [
-            ({key: value[i : i + batch_size] for key, value in inputs.items()}, targets[i : i + batch_size])
-            for i in cuts
-        ]
-    return [(inputs[i : i + batch_size], targets[i : i + batch_size]) for i in cuts]
+    Raises:
+        InputError: If they are a generator or another iterator.
 
-
-def _check_labels(name: str, model: FunctionalModule, params: Parameters, batches: Iterable[Any]) -> None:
-    """Refuse class labels that the model has no output for, before the loss fails on them."""
-    for batch in batches:
-        with torch.no_grad():
-            outputs = model(params, batch)
-        if not (_are_classes(batch[1]) and outputs.ndim == 2):
-            return
-        wrong = batch[1][(batch[1] < 0) | (batch[1] >= outputs.shape[1])]
-        if len(wrong):
-            raise InputError(
-                f"task {name!r}: label {int(wrong[0])} is out of range, the model has {outputs.shape[1]} outputs "
-                f"(labels 0 to {outputs.shape[1] - 1}). Check the label column, or give the model a head of its width"
-            )
-
-
-def _check_mean(name: str, losses: Tensor, whole: Tensor) -> None:
-    """Refuse a criterion that is not the mean of what it gives for single examples: a sum, or a weighted mean."""
-    mean, tolerance = float(losses.double().mean()), max(1e-3, 8 * torch.finfo(whole.dtype).eps)
-    if not math.isclose(mean, float(whole), rel_tol=tolerance, abs_tol=1e-6):
+    Example:
+        >>> require_rereadable("t", iter([1]))  # doctest: +IGNORE_EXCEPTION_DETAIL
+        Traceback (most recent call last):
+        diagnostics.errors.InputError: task 't': batches can be read only once
+    """
+    if iter(batches) is iter(batches):
         raise InputError(
-            f"task {name!r}: the criterion gives {float(whole):.6g} for a batch and {mean:.6g} as the mean over its "
-            "examples; it must be a plain mean (reduction='mean', no class weights, no examples left out)"
+            f"task {name!r}: batches can be read only once ({type(batches).__name__}); "
+            "pass a list or a data loader, which can be read again"
         )
-
-
-def _are_classes(targets: Tensor) -> bool:
-    """Whether targets are one class index per example."""
-    return targets.ndim == 1 and not targets.is_floating_point()
 
 
 def _sizes(name: str, batches: Iterable[Any]) -> tuple[int, ...]:

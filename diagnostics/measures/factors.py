@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diagnostics.inputs.adapters import AdapterCheckpoint
+from diagnostics.measures.lora_merge import weighted_factors
 
 __all__ = ["factor_error"]
 
@@ -25,23 +26,15 @@ def factor_error(adapters: Mapping[str, AdapterCheckpoint]) -> float | None:
     Returns:
         The error over all modules with equal weights, or nothing where ranks differ, so that there is no such merge.
     """
-    modules = sorted({name for adapter in adapters.values() for name in adapter._factors})
+    modules = sorted({name for adapter in adapters.values() for name in adapter.adapted})
     error = whole = 0.0
     for module in modules:
-        factors = [_scaled(adapter, module) for adapter in adapters.values() if module in adapter._factors]
+        factors = [weighted_factors(adapter, module) for adapter in adapters.values() if module in adapter.adapted]
         if len({down.shape[0] for down, _ in factors}) > 1:
             return None
         wrong, right = _squares(factors)
         error, whole = error + wrong, whole + right
     return math.sqrt(error / whole) if whole > 0 else 0.0
-
-
-def _scaled(adapter: AdapterCheckpoint, module: str) -> tuple[Tensor, Tensor]:
-    """√s A and √s B of one module, in float64; a convolution's are flattened."""
-    factors = adapter._factors[module]
-    root = math.sqrt(abs(factors.scale))
-    down = root * adapter._weights.tensor(factors.down).flatten(1).double()
-    return down, math.copysign(root, factors.scale) * adapter._weights.tensor(factors.up).flatten(1).double()
 
 
 def _squares(factors: list[tuple[Tensor, Tensor]]) -> tuple[float, float]:

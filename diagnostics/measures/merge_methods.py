@@ -19,81 +19,27 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from functools import reduce
-from numbers import Real
-from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from diagnostics.errors import InputError, MismatchError, require_count
+from diagnostics.errors import InputError, MismatchError
+from diagnostics.measures.merge_settings import (
+    MERGE_METHODS,
+    Convention,
+    MajoritySign,
+    MergeMethod,
+    Plan,
+    Settings,
+    plan_merge,
+)
 
-__all__ = ["MERGE_METHODS", "Convention", "MajoritySign", "MergeMethod", "merged_update"]
+__all__ = ["MERGE_METHODS", "Convention", "MajoritySign", "MergeMethod", "merged_update", "method_contributions"]
 
-Convention = Literal["peft", "mergekit"]
-MajoritySign = Literal["total", "frequency"]
-
-# Below these mergekit leaves a sum undivided, and an L1 norm as it is.
-_NO_DIVISOR, _NO_NORM = 1e-8, 1e-7
-
-
-@dataclass(frozen=True)
-class MergeMethod:
-    """What a method does to task vectors besides adding them.
-
-    Attributes:
-        keeps: Which entries of each task vector take part.
-        elects: Whether entries against the majority sign are left out.
-        divides: Whether the sum is divided, by default, in each convention.
-    """
-
-    keeps: Literal["all", "largest", "random"] = "all"
-    elects: bool = False
-    divides: Mapping[Convention, bool] | None = None
-
-
-_ALWAYS: dict[Convention, bool] = {"peft": True, "mergekit": True}
-MERGE_METHODS: Mapping[str, MergeMethod] = {
-    "task_arithmetic": MergeMethod(),
-    "mean": MergeMethod(divides=_ALWAYS),
-    "linear": MergeMethod(divides=_ALWAYS),
-    "magnitude_prune": MergeMethod(keeps="largest"),
-    "ties": MergeMethod(keeps="largest", elects=True, divides=_ALWAYS),
-    "dare_linear": MergeMethod(keeps="random"),
-    "dare_ties": MergeMethod(keeps="random", elects=True, divides={"peft": True, "mergekit": False}),
-}
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """A merge whose settings have been checked."""
-
-    name: str
-    weights: Mapping[str, float]
-    density: Mapping[str, float]
-    seed: int
-    majority_sign: MajoritySign
-    convention: Convention
-    normalize: bool
-    rescale: bool
-    scale: float
-    base_weight: float
-
-    @property
-    def method(self) -> MergeMethod:
-        """What the method does."""
-        return MERGE_METHODS[self.name]
-
-    @property
-    def divisor(self) -> float:
-        """What a sum over all experts is divided by."""
-        if self.name == "mean":
-            return len(self.weights)
-        total = math.fsum(self.weights.values()) + self.base_weight
-        return total if self.normalize and abs(total) >= _NO_DIVISOR else 1.0
+# Below this mergekit leaves an L1 norm as it is.
+_NO_NORM = 1e-7
 
 
 def merged_update(
@@ -152,109 +98,72 @@ def merged_update(
         >>> merged_update(taus, {"a": 1, "b": 1}, "ties", convention="mergekit")["w"].tolist()
         [2.0, -2.0, 1.0]
     """
-    name, known = method, MERGE_METHODS.get(method)
-    if known is None:
-        raise InputError(f"method: expected one of {', '.join(MERGE_METHODS)}; found {method!r}.")
-    _require_choice("convention", convention, get_args(Convention))
-    _require_choice("majority_sign", majority_sign, get_args(MajoritySign))
-    require_count("seed", seed, least=0)
-    _refuse_idle(name, known, density, majority_sign, convention, normalize, rescale, base_weight)
-    weights = _weights(task_vectors, coefficients)
-    divides = known.divides[convention] if known.divides else False
-    plan = _Plan(
-        name,
-        weights,
-        _densities(density, weights),
-        seed,
-        majority_sign,
-        convention,
-        divides if normalize is None else normalize,
-        known.keeps == "random" if rescale is None else rescale,
-        _number("scale", scale),
-        _number("base_weight", base_weight),
-    )
-    _require_update(plan)
-    return dict(_stream(plan, {expert: task_vectors[expert] for expert in weights}))
+    given = Settings(density, seed, majority_sign, convention, normalize, rescale, scale, base_weight)
+    plan = plan_merge(task_vectors, coefficients, method, given)
+    return {name: plan.scale * (terms.sum(0) / divisor) for name, terms, divisor in _stream(plan, task_vectors)}
 
 
-def _require_choice(setting: str, value: object, choices: Sequence[str]) -> None:
-    """Refuse a setting that is none of its values."""
-    if value not in choices:
-        raise InputError(f"{setting}: expected {' or '.join(map(repr, choices))}; found {value!r}.")
+def method_contributions(
+    task_vectors: Mapping[str, Mapping[str, Tensor]],
+    coefficients: Mapping[str, float],
+    method: str = "task_arithmetic",
+    *,
+    density: float | Mapping[str, float] = 1.0,
+    seed: int = 0,
+    majority_sign: MajoritySign = "total",
+    convention: Convention = "peft",
+    normalize: bool | None = None,
+    rescale: bool | None = None,
+    scale: float = 1.0,
+    base_weight: float = 0.0,
+) -> dict[str, dict[str, Tensor]]:
+    """Return each expert's own part Δ_i of the update of a merge method, Δ = Σ Δ_i.
+
+    Every method adds up what survives of the experts, so what survives of expert i, over the divisor of the whole sum,
+    is its part: λ_i τ_i for ``task_arithmetic``, a_i λ_i s_i / Σ a_j for ``ties`` of ``peft``, and so on in the words
+    of :func:`merged_update`. A part depends on the other experts through the elected signs and the divisor alone. The
+    base's own part is zero.
+
+    Args:
+        task_vectors: τ_i by expert; one tensor of each is read at a time, but the parts of all are held.
+        coefficients: λ_i by expert; an expert without one takes no part.
+        method: One of ``MERGE_METHODS``.
+        density: As for :func:`merged_update`, like everything below.
+        seed: Seed of the random masks.
+        majority_sign: How the sign is elected.
+        convention: Whose meaning of the method.
+        normalize: For ``mergekit``: whether to divide by the coefficients.
+        rescale: For ``mergekit``: whether kept entries get the L1 norm of all.
+        scale: Factor of the whole update.
+        base_weight: The base's own share in ``linear``.
+
+    Returns:
+        Δ_i by expert, then by name of the tensor.
+
+    Raises:
+        InputError: If a setting is unknown, out of range or without effect in this method.
+        MismatchError: If task vectors differ in their tensors.
+
+    Example:
+        >>> taus = {"a": {"w": torch.tensor([3.0, 1.0, 1.0])}, "b": {"w": torch.tensor([1.0, -2.0, 1.0])}}
+        >>> parts = method_contributions(taus, {"a": 1, "b": 1}, "ties", convention="mergekit")
+        >>> parts["a"]["w"].tolist(), parts["b"]["w"].tolist()
+        ([1.5, 0.0, 0.5], [0.5, -2.0, 0.5])
+    """
+    given = Settings(density, seed, majority_sign, convention, normalize, rescale, scale, base_weight)
+    plan = plan_merge(task_vectors, coefficients, method, given)
+    parts: dict[str, dict[str, Tensor]] = {expert: {} for expert in plan.weights}
+    for name, terms, divisor in _stream(plan, task_vectors):
+        for part, term in zip(parts.values(), terms, strict=True):
+            part[name] = plan.scale * (term / divisor)
+    return parts
 
 
-def _refuse_idle(
-    name: str,
-    method: MergeMethod,
-    density: float | Mapping[str, float],
-    majority_sign: str,
-    convention: str,
-    normalize: bool | None,
-    rescale: bool | None,
-    base_weight: float,
-) -> None:
-    """Refuse settings that would have no effect."""
-    idle = {
-        "density": (method.keeps == "all" and density != 1, "every entry is kept"),
-        "majority_sign": (not method.elects and majority_sign != "total", "no sign is elected"),
-        "rescale": (rescale is not None and method.keeps == "all", "every entry is kept"),
-        "normalize": (normalize is not None and name == "mean", "a mean is always divided by the number of experts"),
-        "base_weight": (base_weight != 0 and name != "linear", "the base's task vector is zero"),
-    }
-    for setting, (given, reason) in idle.items():
-        if given:
-            raise InputError(f"{setting}: expected nothing for {name}, where {reason}. Leave it out.")
-    for setting, value in {"normalize": normalize, "rescale": rescale}.items():
-        if value is not None and convention == "peft":
-            raise InputError(f"{setting}: PEFT has no such choice; found {value!r}. Add convention='mergekit'.")
-        if value is not None and not isinstance(value, bool):
-            raise InputError(f"{setting}: expected True or False; found {value!r}.")
-
-
-def _number(setting: str, value: object) -> float:
-    """A finite number."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise InputError(f"{setting}: expected a finite number; found {value!r}.")
-    return float(value)
-
-
-def _weights(task_vectors: Mapping[str, Any], coefficients: Mapping[str, float]) -> dict[str, float]:
-    """The coefficients of the experts that take part."""
-    unknown = [expert for expert in coefficients if expert not in task_vectors]
-    if unknown or not coefficients:
-        found = f"{unknown}, which has no task vector" if unknown else "none"
-        raise InputError(f"coefficients: expected numbers for some of {list(task_vectors)}; found {found}.")
-    return {expert: _number(f"coefficients.{expert}", value) for expert, value in coefficients.items()}
-
-
-def _densities(density: float | Mapping[str, float], experts: Mapping[str, float]) -> dict[str, float]:
-    """The density of each expert that takes part."""
-    given = density if isinstance(density, Mapping) else dict.fromkeys(experts, density)
-    if given.keys() != experts.keys():
-        raise InputError(f"density: expected one number, or one for each of {list(experts)}; found {list(given)}.")
-    found = {expert: _number(f"density of {expert}", value) for expert, value in given.items()}
-    for expert, value in found.items():
-        if not 0 < value <= 1:
-            raise InputError(f"density of {expert}: expected a number above 0 and up to 1; found {value!r}.")
-    return found
-
-
-def _require_update(plan: _Plan) -> None:
-    """Refuse a linear merge that is none: where the weights of all models do not add up to one, it scales θ0 too."""
-    if plan.name != "linear":
-        return
-    total = math.fsum(plan.weights.values()) + plan.base_weight
-    if plan.normalize and abs(total) < _NO_DIVISOR:
-        raise InputError(f"coefficients: expected a sum other than zero for linear; found {dict(plan.weights)}.")
-    if not plan.normalize and not math.isclose(total, 1):
-        raise InputError(
-            f"normalize: expected True for linear where the coefficients add up to {total:g}; found False. "
-            "Σ λ_i θ_i would scale the base itself: let them add up to 1, or use task_arithmetic."
-        )
-
-
-def _stream(plan: _Plan, vectors: Mapping[str, Mapping[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-    """Each tensor of the update, by name."""
+def _stream(
+    plan: Plan, task_vectors: Mapping[str, Mapping[str, Tensor]]
+) -> Iterator[tuple[str, Tensor, Tensor | float]]:
+    """For each tensor its name, what survives of each expert in the order of the plan, and what the sum is over."""
+    vectors = {expert: task_vectors[expert] for expert in plan.weights}
     first, *others = vectors
     for other in others:
         differing = sorted(vectors[first].keys() ^ vectors[other].keys())
@@ -268,8 +177,8 @@ def _stream(plan: _Plan, vectors: Mapping[str, Mapping[str, Tensor]]) -> Iterato
         weights = torch.tensor(list(plan.weights.values()), dtype=kept.dtype, device=kept.device)
         weights = weights.view(-1, *[1] * (kept.ndim - 1))
         # A sum over all has one divisor; where signs are elected, each entry has its own.
-        total = _elected(kept, weights, plan) if plan.method.elects else (weights * kept).sum(0) / plan.divisor
-        yield name, plan.scale * total
+        terms, divisor = _elected(kept, weights, plan) if plan.method.elects else (weights * kept, plan.divisor)
+        yield name, terms, divisor
 
 
 def _stacked(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -286,7 +195,7 @@ def _stacked(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
     return torch.stack([tensor.detach().to(dtype) for tensor in tensors.values()])
 
 
-def _sparsified(tensor: Tensor, plan: _Plan, name: str, expert: str) -> Tensor:
+def _sparsified(tensor: Tensor, plan: Plan, name: str, expert: str) -> Tensor:
     """The entries of a tensor that take part, scaled up where the method says so."""
     density = plan.density[expert]
     if plan.method.keeps == "all" or density == 1:
@@ -325,16 +234,17 @@ def _norm_ratio(tensor: Tensor, kept: Tensor) -> Tensor | float:
     return before / after if min(before, after) >= _NO_NORM else 1.0
 
 
-def _elected(kept: Tensor, weights: Tensor, plan: _Plan) -> Tensor:
-    """The sum of the entries that have the majority's sign, divided as the convention says."""
+def _elected(kept: Tensor, weights: Tensor, plan: Plan) -> tuple[Tensor, Tensor | float]:
+    """The terms that have the majority's sign, and what each entry of their sum is divided by."""
+    terms = weights * kept
     if plan.convention == "peft":
         agree = _peft("calculate_majority_sign_mask")(kept, method=plan.majority_sign)
-        return _peft("disjoint_merge")(weights * kept, agree)
-    ballots = weights * kept
-    votes = ballots if plan.majority_sign == "total" else ballots.sign()
-    agree = ballots.sign() == torch.where(votes.sum(0) >= 0, 1, -1)
-    total, divisor = (ballots * agree).sum(0), (weights * agree).sum(0)
-    return total / torch.where(divisor == 0, 1, divisor) if plan.normalize else total
+        # PEFT's own disjoint_merge divides by the same number, but gives the sum alone.
+        return terms * agree, agree.sum(0).clamp(min=1)
+    votes = terms if plan.majority_sign == "total" else terms.sign()
+    agree = terms.sign() == torch.where(votes.sum(0) >= 0, 1, -1)
+    divisor = (weights * agree).sum(0)
+    return terms * agree, torch.where(divisor == 0, 1, divisor) if plan.normalize else 1.0
 
 
 def _peft(function: str) -> Callable[..., Tensor]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,55 +15,102 @@ from diagnostics.measures.curvature import differentiable_twice
 from diagnostics.measures.vectors import shifted
 from diagnostics.results import Cost
 
-__all__ = ["RAY_NODES", "OutputTable", "directional_derivative", "output_table", "readout_of"]
-
-# Where on each ray θ0 + s·τ_j the outputs are evaluated; s = 0 is the base.
-RAY_NODES = (0.5, 1.0, 1.5)
+__all__ = ["Observation", "OutputTable", "cost_of", "design", "directional_derivative", "pullback", "readout_of"]
 
 
 @dataclass(frozen=True)
-class OutputTable:
-    """Outputs of one task, one tensor a batch: single models and first derivatives, never a merge.
+class Observation:
+    """One thing to measure: outputs at θ0 + at · τ_expert, or their derivative along another vector there.
 
     Attributes:
-        names: The experts.
-        base: f(x; θ0).
-        rays: f(x; θ0 + s·τ_j) by expert and s.
-        slopes: J(x; θ0)τ_j by expert.
-        cross: J(x; θ_j)τ_l by (j, l), j ≠ l.
-        cost: Passes over the task's data.
+        expert: On whose ray the point lies; empty for the base.
+        at: How far out on it.
+        along: Along whose vector the derivative is taken; empty for the outputs themselves.
     """
 
-    names: tuple[str, ...]
-    base: list[Tensor]
-    rays: dict[tuple[str, float], list[Tensor]]
-    slopes: dict[str, list[Tensor]]
-    cross: dict[tuple[str, str], list[Tensor]]
-    cost: Cost
+    expert: str = ""
+    at: float = 0.0
+    along: str = ""
 
 
-def output_table(task: Task, base: Parameters, vectors: Mapping[str, Mapping[str, Tensor]]) -> OutputTable:
-    """Evaluate a task's outputs at the base and along each task vector, with directional derivatives (5.1).
+def design(names: Sequence[str], own: str, nodes: Sequence[float]) -> list[Observation]:
+    """Return what a prediction for one task needs to know (5.3): the base, single experts, derivatives there.
+
+    Between the task's own expert and each partner derivatives are taken at all nodes of both; between two partners,
+    whose interplay matters less to the task, at the experts alone.
+
+    Args:
+        names: The experts that take part.
+        own: The task's own expert.
+        nodes: Where on each ray outputs are measured; 1 among them.
+
+    Returns:
+        The observations; no two experts are ever added.
+
+    Example:
+        >>> len(design(["a"], "a", [1.0])), len(design(["a", "b"], "a", [0.5, 1.0]))
+        (3, 11)
+    """
+    wanted = [Observation(), *(Observation(along=name) for name in names)]
+    wanted += [Observation(name, node) for name in names for node in nodes]
+    for name in names:
+        for other in names:
+            if other != name:
+                near = nodes if own in (name, other) else (1.0,)
+                wanted += [Observation(name, node, other) for node in near]
+    return wanted
+
+
+class OutputTable:
+    """Outputs of one task, measured when they are first asked for and kept.
 
     Args:
         task: The task.
         base: θ0.
-        vectors: Task vectors τ_j by expert.
+        vectors: Vectors τ_j by expert.
+    """
+
+    def __init__(self, task: Task, base: Parameters, vectors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        self._task, self._base, self._vectors = task, base, vectors
+        self.entries: dict[Observation, list[Tensor]] = {}
+
+    def read(self, wanted: Iterable[Observation]) -> list[Tensor]:
+        """Return observed outputs, measuring those that are not known yet.
+
+        Args:
+            wanted: The observations.
+
+        Returns:
+            One tensor a batch: the observations stacked, [N, …outputs].
+        """
+        wanted = list(wanted)
+        missing: dict[tuple[str, float], list[str]] = defaultdict(list)
+        for each in wanted:
+            if each not in self.entries:
+                missing[each.expert, each.at].append(each.along)
+        for (expert, at), directions in missing.items():
+            point = shifted(self._base, at, self._vectors[expert]) if expert else self._base
+            for along in directions:
+                self.entries[Observation(expert, at, along)] = (
+                    directional_derivative(self._task, point, self._vectors[along])
+                    if along
+                    else _outputs(self._task, point)
+                )
+        rows = [self.entries[each] for each in wanted]
+        return [torch.stack(batch) for batch in zip(*rows, strict=True)]
+
+
+def cost_of(observations: Iterable[Observation]) -> Cost:
+    """Return what observations cost, in passes over the task's data.
+
+    Args:
+        observations: The observations.
 
     Returns:
-        The table. Cost for T experts: 3T + 1 forward passes and T² Jacobian-vector products.
+        Forward passes and Jacobian-vector products.
     """
-    names = tuple(vectors)
-    rays = {(name, s): _outputs(task, shifted(base, s, vectors[name])) for name in names for s in RAY_NODES}
-    slopes = {name: directional_derivative(task, base, vectors[name]) for name in names}
-    cross = {
-        (at, along): directional_derivative(task, shifted(base, 1.0, vectors[at]), vectors[along])
-        for at in names
-        for along in names
-        if at != along
-    }
-    cost = Cost(forwards=1 + len(rays), jvps=len(slopes) + len(cross))
-    return OutputTable(names, _outputs(task, base), rays, slopes, cross, cost)
+    slopes = [bool(each.along) for each in observations]
+    return Cost(forwards=slopes.count(False), jvps=slopes.count(True))
 
 
 def readout_of(task: Task) -> Readout:
@@ -107,3 +155,24 @@ def directional_derivative(task: Task, params: Parameters, direction: Mapping[st
 
             derivatives.append(torch.func.jvp(outputs, (dict(params),), (dict(direction),))[1])
     return derivatives
+
+
+def pullback(task: Task, params: Parameters, cotangents: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Return J(θ)ᵀ w, the gradient of Σ w · f(x; θ).
+
+    Args:
+        task: The task.
+        params: The point θ.
+        cotangents: w, shaped like the outputs, one tensor a batch.
+
+    Returns:
+        The gradient by parameter name.
+    """
+    readout = readout_of(task)
+    leaves = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
+    total = [torch.zeros_like(value) for value in leaves.values()]
+    for batch, weights in zip(task.batches, cotangents, strict=True):
+        outputs = readout.outputs(leaves, batch)
+        gradients = torch.autograd.grad((outputs * weights.to(outputs)).sum(), list(leaves.values()), allow_unused=True)
+        total = [old if new is None else old + new for old, new in zip(total, gradients, strict=True)]
+    return dict(zip(leaves, total, strict=True))

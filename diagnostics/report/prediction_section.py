@@ -111,7 +111,10 @@ def reason_text(reason: Reason) -> str:
     """
     if reason.cause == "own scaling":
         return f"its own update is applied at {number(reason.coefficient)} instead of 1"
-    return f"{reason.partner}, added at {number(reason.coefficient)}, interferes"
+    if reason.cause == "own trimming":
+        return "the method leaves only a part of its own update"
+    through = f", mostly through {reason.layers[0][0]}" if reason.layers else ""
+    return f"{reason.partner}, added at {number(reason.coefficient)}, interferes{through}"
 
 
 def _kept(prediction: MergePrediction, names: Sequence[str]) -> str:

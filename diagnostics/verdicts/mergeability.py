@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.problem import Coefficients, MergeProblem
-from diagnostics.inputs.tasks import Task
-from diagnostics.measures.outputs import RAY_NODES, OutputTable, output_table, readout_of
+from diagnostics.measures.merge_methods import MERGE_METHODS, method_contributions
+from diagnostics.measures.outputs import Observation, OutputTable
+from diagnostics.measures.vectors import shifted
 from diagnostics.results import Cost, Estimate, Result, Status, Verdict
-from diagnostics.theory.output_expansion import VARIANTS, mixed_term, ray_weights, sum_of_terms
+from diagnostics.verdicts.attribution import layer_effects
+from diagnostics.verdicts.surrogate import NODES, Reading, Surrogate
 
-__all__ = ["MergePrediction", "Reason", "TaskPrediction", "predict_merge"]
+__all__ = ["About", "MergePrediction", "Reason", "TaskPrediction", "joint_verdict", "predict_merge", "task_prediction"]
+
+About = Literal["population", "examples"]
 
 _CONFIDENCE = 0.9
-_QUANTILE = 1.645
-_METHODS = ("task_arithmetic",)
+QUANTILE = 1.645
+# Errors of single examples partly cancel in their mean. What is left of them at 90 %, as a share of the mean absolute
+# change; calibrated by ``benchmarks.prediction.calibrate`` on other tasks than those that coverage is reported for.
+LOSS_SHARE, SCORE_SHARE = 0.6, 1.1
+# A merge that is not linear in the task vectors is one point: no coefficients beyond it are asked for.
+_METHOD_NODES = (0.5, 1.0)
+_VECTORS = "task vectors"
 
 
 @dataclass(frozen=True)
@@ -29,11 +39,14 @@ class Reason(Result):
 
     Attributes:
         task: The task that pays.
-        cause: ``"own scaling"`` or ``"interference"``.
-        partner: The expert that interferes; empty for own scaling.
+        cause: ``"own scaling"``, ``"own trimming"`` where the method takes more from the task's update than a factor,
+            or ``"interference"``.
+        partner: The expert that interferes; empty for the task's own update.
         coefficient: λ of the expert that causes it.
         retention: Change of the task's retention that this cause makes by itself; NaN without a score.
         loss: Change of the task's loss that it makes by itself.
+        layers: For interference, the layers through which it works and the loss that goes through each, largest
+            first; to first order along the predicted change.
     """
 
     task: str
@@ -42,6 +55,7 @@ class Reason(Result):
     coefficient: float
     retention: float
     loss: float
+    layers: tuple[tuple[str, float], ...] = ()
 
     def __str__(self) -> str:
         effect = f"loss {self.loss:+.3g}"
@@ -49,6 +63,8 @@ class Reason(Result):
             effect = f"retention {100 * self.retention:+.1f} points, {effect}"
         if self.cause == "own scaling":
             return f"{self.task}: its own update is applied at {self.coefficient:g} instead of 1 ({effect})"
+        if self.cause == "own trimming":
+            return f"{self.task}: the method leaves only a part of its own update ({effect})"
         return f"{self.task}: {self.partner} at {self.coefficient:g} interferes ({effect})"
 
 
@@ -83,6 +99,7 @@ class MergePrediction(Result):
         reasons: What costs which task most, worst first.
         cost: Passes over one task's data that the prediction rests on, all tasks added up.
         method: The merge method.
+        about: What the intervals are about: the population that the examples are drawn from, or these examples.
     """
 
     coefficients: dict[str, float]
@@ -92,6 +109,7 @@ class MergePrediction(Result):
     reasons: tuple[Reason, ...]
     cost: Cost
     method: str
+    about: str = "population"
 
     def __str__(self) -> str:
         merge = ", ".join(f"{name} {value:g}" for name, value in self.coefficients.items())
@@ -107,24 +125,31 @@ def predict_merge(
     *,
     method: str = "task_arithmetic",
     tolerance: float = 0.1,
+    about: About = "population",
+    layers: bool = False,
+    **settings: Any,
 ) -> MergePrediction:
-    """Predict loss, score and retention of every task at θ0 + Σ λ_i τ_i by output expansion (5.1, 5.2).
+    """Predict loss, score and retention of every task at a merge, from single models alone (5.1)-(5.3).
 
-    The merge is not evaluated: only the base, each expert alone on its ray, and directional derivatives are. The
-    interval adds the disagreement between the two measurements of each mixed term, the size of the mixed terms
-    themselves, and the sampling error of the examples.
+    Outputs are measured at the base and along each expert's own ray, and their derivatives towards the other experts
+    there; a Gaussian process over the coefficients joins them. The merge is not evaluated. For a method that is not
+    linear, what survives of each expert takes the place of its task vector.
 
     Args:
         problem: The merge problem.
         coefficients: λ; an expert that a mapping does not name takes no part.
-        method: Only ``"task_arithmetic"``.
+        method: One of ``MERGE_METHODS``.
         tolerance: Share of its expert's score that a task may lose.
+        about: Whether intervals are about the ``population`` that the examples are drawn from, or about these
+            ``examples`` alone, without the error of sampling.
+        layers: Whether to name the layers through which partners interfere, for one gradient a task.
+        **settings: Further keywords of :func:`diagnostics.merged_update`, ``density`` and so on.
 
     Returns:
         The prediction for every expert that takes part.
 
     Raises:
-        InputError: If the coefficients do not fit the problem, or the method is not known.
+        InputError: If the coefficients do not fit the problem, or the method or a setting is not known.
 
     Example:
         >>> from diagnostics.inputs.zoo import quadratic_problem
@@ -132,24 +157,119 @@ def predict_merge(
         >>> round(predict_merge(problem, 0.5).tasks["task_0"].loss.value, 6)
         0.25
     """
-    if method not in _METHODS:
-        raise InputError(f"method must be one of {list(_METHODS)}, found {method!r}")
     if not 0 <= tolerance < 1:
         raise InputError(f"tolerance is a share of the expert's score between 0 and 1, found {tolerance}")
+    if about not in get_args(About):
+        raise InputError(f"about: expected one of {list(get_args(About))}; found {about!r}.")
     lambdas = problem.coefficients(coefficients)
-    predicted = {name: _Expansion(problem, name) for name in lambdas}
-    tasks = {name: expansion.prediction(lambdas) for name, expansion in predicted.items()}
-    reasons = [reason for expansion in predicted.values() for reason in expansion.reasons(lambdas)]
-    cost = sum((expansion.table.cost for expansion in predicted.values()), Cost())
-    verdict = _verdict([task.retention.against(1 - tolerance) for task in tasks.values()])
-    return MergePrediction(lambdas, tasks, tolerance, verdict, tuple(sorted(reasons, key=_effect)), cost, method)
+    parts = _parts(problem, lambdas, method, settings)
+    tasks, reasons, cost = {}, [], Cost()
+    for name in lambdas:
+        surrogate = parts.surrogate(problem, name)
+        tasks[name] = task_prediction(surrogate, parts.point, about)
+        causes = _Causes(problem, name, surrogate, parts, lambdas)
+        reasons += causes.with_layers(causes.reasons()) if layers else causes.reasons()
+        cost += surrogate.cost + causes.cost
+    verdict = joint_verdict([task.retention.against(1 - tolerance) for task in tasks.values()])
+    ranked = tuple(sorted(reasons, key=_effect))
+    return MergePrediction(lambdas, tasks, tolerance, verdict, ranked, cost, method, about)
 
 
-def _verdict(parts: Sequence[Verdict]) -> Verdict:
-    """All must be supported; one refuted refutes."""
+def joint_verdict(parts: Sequence[Verdict]) -> Verdict:
+    """All must be supported; one refuted refutes.
+
+    Args:
+        parts: Verdicts on single tasks.
+
+    Returns:
+        The verdict on all of them.
+    """
     if Verdict.REFUTED in parts:
         return Verdict.REFUTED
     return Verdict.UNDECIDED if Verdict.UNDECIDED in parts else Verdict.SUPPORTED
+
+
+def task_prediction(surrogate: Surrogate, point: Mapping[str, float], about: About) -> TaskPrediction:
+    """Predict loss, score and retention of one task with their intervals.
+
+    Args:
+        surrogate: The task's predicted outputs.
+        point: Coefficients.
+        about: What the intervals are about.
+
+    Returns:
+        The prediction.
+    """
+    outputs, own = surrogate.outputs(point), surrogate.expert
+    reading, envelope = surrogate.read(outputs), surrogate.envelope(point, outputs)
+    share = LOSS_SHARE if surrogate.task.readout else QUANTILE
+    sampled = about == "population" and surrogate.task.readout is not None
+    loss = _estimate(reading.loss, share * envelope.loss, reading.losses if sampled else None)
+    if reading.scores is None or own.scores is None or own.score == 0:
+        why = "the task has no score" if reading.scores is None else "the expert's own score is zero"
+        undefined = Estimate(math.nan, math.nan, math.nan, _CONFIDENCE, Status.UNDEFINED, why)
+        return TaskPrediction(loss, undefined, undefined, own.loss, own.score)
+    floor = 0.0 if float(torch.minimum(reading.scores, own.scores).min()) >= 0 else -math.inf
+    open_share = SCORE_SHARE * envelope.score
+    score = _estimate(reading.score, open_share, reading.scores if sampled else None, floor)
+    retained = reading.score / own.score
+    paired = (reading.scores - retained * own.scores) / own.score
+    retention = _estimate(retained, open_share / own.score, paired if sampled else None, floor)
+    return TaskPrediction(loss, score, retention, own.loss, own.score)
+
+
+def _estimate(value: float, expansion: float, examples: Tensor | None, floor: float = -math.inf) -> Estimate:
+    """Join the uncertainty of the outputs and the sampling error of the examples into one interval."""
+    sampling, over = 0.0, ""
+    if examples is not None and len(examples) > 1:
+        sampling = QUANTILE * float(examples.double().std()) / math.sqrt(len(examples))
+        over = f", sampling +-{sampling:.2g} over {len(examples)} examples"
+    half = math.hypot(expansion, sampling)
+    status = Status.CONVERGED if math.isfinite(half) and math.isfinite(value) else Status.UNDEFINED
+    return Estimate(
+        value, max(value - half, floor), value + half, _CONFIDENCE, status, f"outputs +-{expansion:.2g}{over}"
+    )
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A merge as a sum of one vector for each expert, at coefficients that may be one."""
+
+    key: Any
+    vectors: Mapping[str, Mapping[str, Tensor]]
+    point: dict[str, float]
+    nodes: tuple[float, ...]
+
+    def surrogate(self, problem: MergeProblem, name: str) -> Surrogate:
+        """The predicted outputs of one task, measured once for a problem."""
+        table = _table(problem, name, self.key, self.vectors)
+        expert = _table(problem, name, _VECTORS, problem.task_vectors).read([Observation(name, 1.0)])
+        return problem.cached(
+            ("surrogate", self.key, name, tuple(self.point)),
+            lambda: Surrogate(
+                problem.tasks[name], table, name, list(self.point), self.nodes, [batch[0] for batch in expert]
+            ),
+        )
+
+
+def _table(problem: MergeProblem, name: str, key: Any, vectors: Mapping[str, Mapping[str, Tensor]]) -> OutputTable:
+    """The outputs measured for one task, kept with the problem."""
+    return problem.cached(("outputs", key, name), lambda: OutputTable(problem.tasks[name], problem.base, vectors))
+
+
+def _parts(problem: MergeProblem, lambdas: dict[str, float], method: str, settings: Mapping[str, Any]) -> _Parts:
+    """Split a merge into the parts of its experts."""
+    if method == "task_arithmetic" and not settings:
+        return _Parts(_VECTORS, problem.task_vectors, lambdas, NODES)
+    known = MERGE_METHODS.get(method)
+    if known is not None and known.keeps == "all" and not known.elects:
+        # A method that is linear in the task vectors changes the coefficients and nothing else.
+        units = {name: {"": torch.ones(1, dtype=torch.float64)} for name in lambdas}
+        shares = method_contributions(units, lambdas, method, **settings)
+        return _Parts(_VECTORS, problem.task_vectors, {n: float(s[""]) for n, s in shares.items()}, NODES)
+    key = (method, repr(sorted(settings.items())), tuple(lambdas.items()))
+    vectors = problem.cached(key, lambda: method_contributions(problem.task_vectors, lambdas, method, **settings))
+    return _Parts(key, vectors, dict.fromkeys(lambdas, 1.0), _METHOD_NODES)
 
 
 def _effect(reason: Reason) -> tuple[float, float]:
@@ -157,112 +277,44 @@ def _effect(reason: Reason) -> tuple[float, float]:
     return (0.0 if math.isnan(reason.retention) else reason.retention, -reason.loss)
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """Losses and scores of one version of the outputs, one value per example."""
+class _Causes:
+    """Why a task loses: its own scaling, and each partner on top of it."""
 
-    losses: Tensor
-    scores: Tensor | None
+    def __init__(
+        self, problem: MergeProblem, name: str, surrogate: Surrogate, parts: _Parts, lambdas: Mapping[str, float]
+    ) -> None:
+        self.problem, self.name, self.surrogate, self.parts, self.lambdas = problem, name, surrogate, parts, lambdas
+        self.cost = Cost()
 
-    @property
-    def loss(self) -> float:
-        return float(self.losses.mean())
-
-    @property
-    def score(self) -> float:
-        return math.nan if self.scores is None else float(self.scores.mean())
-
-
-class _Expansion:
-    """Predicted outputs of one task at any coefficients, from the problem's table of measured outputs."""
-
-    def __init__(self, problem: MergeProblem, name: str) -> None:
-        self.name, self.task = name, problem.tasks[name]
-        self.table: OutputTable = problem.cached(
-            ("outputs", name), lambda: output_table(self.task, problem.base, problem.task_vectors)
-        )
-        self.expert = self._read(self.table.rays[name, 1.0])
-
-    def prediction(self, lambdas: Mapping[str, float]) -> TaskPrediction:
-        """Predict loss, score and retention with their intervals."""
-        readings = {variant: self._read(self._outputs(lambdas, variant)) for variant in VARIANTS}
-        mean, own = readings["mean"], self.expert
-        # Terms of third order and above are not measured; they grow with the total amount that is added.
-        reach = max(1.0, sum(map(abs, lambdas.values())) - 1)
-        loss = self._estimate({v: r.loss for v, r in readings.items()}, reach, mean.losses)
-        if mean.scores is None or own.scores is None or own.score == 0:
-            undefined = Estimate(math.nan, math.nan, math.nan, _CONFIDENCE, Status.UNDEFINED, "the task has no score")
-            return TaskPrediction(loss, undefined, undefined, own.loss, own.score)
-        floor = 0.0 if float(torch.minimum(mean.scores, own.scores).min()) >= 0 else -math.inf
-        score = self._estimate({v: r.score for v, r in readings.items()}, reach, mean.scores, floor)
-        paired = (mean.scores - mean.score / own.score * own.scores) / own.score
-        retention = self._estimate({v: r.score / own.score for v, r in readings.items()}, reach, paired, floor)
-        return TaskPrediction(loss, score, retention, own.loss, own.score)
-
-    def reasons(self, lambdas: Mapping[str, float]) -> list[Reason]:
+    def reasons(self) -> list[Reason]:
         """Split the predicted change into own scaling and each partner's interference."""
-        alone = {self.name: lambdas[self.name]}
-        scaled = self._read(self._outputs(alone, "mean"))
-        reasons = [self._reason("own scaling", "", lambdas[self.name], self.expert, scaled)]
-        for partner, value in lambdas.items():
+        point, own = self.parts.point, self.surrogate.expert
+        alone = {self.name: point[self.name]}
+        scaled = self.surrogate.read(self.surrogate.outputs(alone))
+        cause = "own scaling" if self.parts.key == _VECTORS else "own trimming"
+        reasons = [self._reason(cause, "", own, scaled)]
+        for partner, value in point.items():
             if partner != self.name:
-                joined = self._read(self._outputs({**alone, partner: value}, "mean"))
-                reasons.append(self._reason("interference", partner, value, scaled, joined))
+                after = self.surrogate.outputs({**alone, partner: value})
+                reasons.append(self._reason("interference", partner, scaled, self.surrogate.read(after)))
         # An expert at its own coefficient of 1 differs from itself by rounding alone.
-        return [
-            reason for reason in reasons if reason.retention < 0 or reason.loss > 1e-6 * (1 + abs(self.expert.loss))
-        ]
+        return [reason for reason in reasons if reason.retention < 0 or reason.loss > 1e-6 * (1 + abs(own.loss))]
 
-    def _reason(self, cause: str, partner: str, value: float, before: _Reading, after: _Reading) -> Reason:
-        change = (after.score - before.score) / self.expert.score if self.expert.score else math.nan
-        return Reason(self.name, cause, partner, value, change, after.loss - before.loss)
+    def _reason(self, cause: str, partner: str, before: Reading, after: Reading) -> Reason:
+        own = self.surrogate.expert.score
+        change = (after.score - before.score) / own if own else math.nan
+        coefficient = self.lambdas[partner or self.name]
+        return Reason(self.name, cause, partner, coefficient, change, after.loss - before.loss)
 
-    def _outputs(self, lambdas: Mapping[str, float], variant: str) -> list[Tensor]:
-        """Predicted outputs of every batch."""
-        return [self._batch(index, lambdas, VARIANTS[variant]) for index in range(len(self.table.base))]
-
-    def _batch(self, index: int, lambdas: Mapping[str, float], weights: tuple[float, float]) -> Tensor:
-        table, base = self.table, self.table.base[index]
-
-        def ray(name: str, s: float) -> Tensor:
-            at_nodes, at_zero = ray_weights(RAY_NODES, s)
-            increments = [table.rays[name, node][index] - base for node in RAY_NODES]
-            parts = [float(weight) * inc for weight, inc in zip(at_nodes, increments, strict=True)]
-            return torch.stack([*parts, at_zero * table.slopes[name][index]]).sum(0)
-
-        def mixed(first: str, second: str) -> Tensor:
-            # The task's own expert comes first, so that "first" is the same side in every merge.
-            j, k = (second, first) if second == self.name else (first, second)
-            cross, slopes = table.cross, table.slopes
-            return mixed_term(
-                cross[j, k][index], cross[k, j][index], slopes[k][index], slopes[j][index], weights
-            )  # fmt: skip
-
-        return sum_of_terms(base, lambdas, ray, mixed)
-
-    def _read(self, outputs: list[Tensor]) -> _Reading:
-        """Losses and scores off outputs."""
-        readout = readout_of(self.task)
-        pairs = list(zip(outputs, self.task.batches, strict=True))
-        losses = [_spread(readout.losses(out, batch), self.task, i) for i, (out, batch) in enumerate(pairs)]
-        score = readout.score
-        scores = None if score is None else torch.cat([score(out, batch).double() for out, batch in pairs])
-        return _Reading(torch.cat(losses), scores)
-
-    def _estimate(
-        self, values: Mapping[str, float], reach: float, examples: Tensor, floor: float = -math.inf
-    ) -> Estimate:
-        """Join the disagreement of the variants and the sampling error of the examples into one interval."""
-        value = values["mean"]
-        corners = max(abs(values["first"] - value), abs(values["second"] - value))
-        expansion = reach * (corners + abs(values["additive"] - value))
-        sampling = _QUANTILE * float(examples.double().std()) / math.sqrt(len(examples)) if len(examples) > 1 else 0.0
-        half = math.hypot(expansion, sampling)
-        status = Status.CONVERGED if math.isfinite(half) else Status.UNDEFINED
-        evidence = f"expansion +-{expansion:.2g}, sampling +-{sampling:.2g} over {len(examples)} examples"
-        return Estimate(value, max(value - half, floor), value + half, _CONFIDENCE, status, evidence)
-
-
-def _spread(losses: Tensor, task: Task, index: int) -> Tensor:
-    """One loss per example; a batch that gives a single mean counts for all its examples."""
-    return losses.double() if len(losses) == task.sizes[index] else losses.double().expand(task.sizes[index])
+    def with_layers(self, reasons: list[Reason]) -> list[Reason]:
+        """Name the layers through which partners interfere."""
+        partners = [reason.partner for reason in reasons if reason.partner and reason.loss > 0]
+        if not partners:
+            return reasons
+        self.cost += Cost(gradients=1)
+        point, vectors = self.parts.point, self.parts.vectors
+        alone = shifted(self.problem.base, point[self.name], vectors[self.name])
+        before, after = self.surrogate.outputs({self.name: point[self.name]}), self.surrogate.outputs(point)
+        moves = {name: (point[name], vectors[name]) for name in partners}
+        effects = layer_effects(self.surrogate.task, alone, before, after, moves)
+        return [replace(each, layers=effects.get(each.partner, ())) for each in reasons]

@@ -47,6 +47,38 @@ def test_columns_can_be_named_and_others_are_not_read(tmp_path: Path) -> None:
     assert read_texts(file, {"label": "stars"}).labels == (0,)
 
 
+@given(st.lists(TEXT, min_size=1, max_size=4))
+def test_texts_without_labels_are_read_without(scratch: Path, texts: list) -> None:
+    scratch.write_text("\n".join(json.dumps({"x": text, "id": i}) for i, text in enumerate(texts)), encoding="utf-8")
+    examples = read_texts(scratch)
+    assert examples.texts == tuple(texts) and examples.labels is None
+    assert class_targets(examples, {}, 2) is None
+
+
+@given(st.lists(st.booleans(), min_size=2, max_size=6).filter(lambda has: any(has) and not all(has)))
+def test_labels_in_some_lines_are_refused_at_the_first_without(scratch: Path, has: list) -> None:
+    rows = [{"text": "a", "label": 0} if each else {"text": "a"} for each in has]
+    scratch.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    message = rf"data\.jsonl, line {has.index(False) + 1}: expected the key 'label'.* {sum(has)} of {len(has)} lines"
+    with pytest.raises(InputError, match=message):
+        read_texts(scratch)
+
+
+@pytest.mark.parametrize(
+    "key", ["labels", "Label", "LABEL", "lable", "Y", "gold_label", "target", "class_id", "category"]
+)
+def test_labels_under_another_name_are_not_passed_over(tmp_path: Path, key: str) -> None:
+    file = write(tmp_path / "a.jsonl", GOOD.replace("label", "id") + json.dumps({"text": "a", key: 0}))
+    with pytest.raises(InputError, match=rf"a key 'label' or 'y'.*the label: columns {{label: {key}}}; or remove it"):
+        read_texts(file)
+
+
+def test_a_named_label_that_no_line_has_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", '{"text": "a"}')
+    with pytest.raises(InputError, match="expected a key 'stars'"):
+        read_texts(file, {"label": "stars"})
+
+
 GOOD = '{"text": "a", "label": 0}\n'
 BAD_TEXTS = {
     "empty": ("", {}, r"a\.jsonl: expected at least one example.*; found none\. Add examples"),

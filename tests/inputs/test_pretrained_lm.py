@@ -54,6 +54,29 @@ def test_losses_are_those_of_the_tasks(folders):
         assert problem.tasks[name].mean_loss(point) == pytest.approx(task.mean_loss(point), rel=1e-6)
 
 
+def test_outputs_and_scores_are_those_of_the_tasks(folders):
+    problem = load(folders, instructions={"first": "Say:"})
+    words = word_tokenizer(WORDS)
+    for name, instruction in {"first": "Say:", "second": ""}.items():
+        task = dx.Task.from_causal_lm(name, language_model(), words, PAIRS[name], instruction=instruction)
+        point = problem.merged(0.5)
+        for found, expected in zip(problem.tasks[name].outputs(point), task.outputs(point), strict=True):
+            torch.testing.assert_close(found, expected)
+        assert problem.tasks[name].score(point) == task.score(point)
+
+
+def test_prediction_of_a_language_model(folders):
+    # Every word as an answer to each x: where one is the greedy choice the others are not.
+    rows = [{"x": x, "y": y} for x in ("a film", "good", "bad bad", "a good") for y in WORDS[2:]]
+    (folders / "first.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    problem = load(folders)
+    found = dx.predict_merge(problem, {"first": 1.0}).tasks["first"]
+    expert = problem.experts["first"]
+    assert 0 < problem.tasks["first"].score(expert) < 1
+    assert found.loss.value == pytest.approx(problem.tasks["first"].mean_loss(expert), rel=1e-4)
+    assert found.score.value == pytest.approx(problem.tasks["first"].score(expert))
+
+
 def test_bounds_of_a_language_model(folders):
     reports = dx.addition_bounds(load(folders), 0.5)
     assert set(reports) == set(PAIRS) and all(report.holds for report in reports.values())

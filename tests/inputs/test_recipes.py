@@ -7,6 +7,8 @@ import torch
 import yaml
 
 from diagnostics import InputError, Recipe, merged_update, read_recipe
+from diagnostics.inputs.config import RunConfig
+from diagnostics.inputs.recipes import is_recipe
 
 TIES = """
 models:
@@ -338,3 +340,57 @@ def test_files_that_are_no_recipe(folder):
             read_recipe(write(folder, text, name))
     with pytest.raises(InputError, match=r"none\.yaml: expected a configuration file"):
         read_recipe(folder / "none.yaml")
+
+
+@pytest.mark.parametrize("text", [TIES, TASK_ARITHMETIC, LINEAR, LINEAR_WITH_BASE, DARE_TIES, DARE_LINEAR])
+@pytest.mark.parametrize("name", ["recipe.yaml", "recipe.yml", "recipe.YAML"])
+def test_recipes_are_known_by_their_method(tmp_path, text, name):
+    assert is_recipe(write(tmp_path, text, name))
+    assert is_recipe(str(write(tmp_path, "merge_method: slerp\nslices: []", name))), "a recipe that is refused is one"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("run.yaml", "base: models/base\nexperts: {merge_method: models/news}\nkind: sequence-classification"),
+        ("empty.yaml", ""),
+        ("list.yaml", "- merge_method"),
+        ("word.yml", "merge_method"),
+        ("run.toml", 'merge_method = "ties"'),
+        ("broken.toml", "merge_method = ties:"),
+        ("notes.txt", "merge_method: ties"),
+    ],
+)
+def test_other_files_are_no_recipes(tmp_path, name, text):
+    assert not is_recipe(write(tmp_path, text, name))
+
+
+def test_no_configuration_of_ours_has_the_key_of_a_recipe():
+    assert "merge_method" not in RunConfig.model_fields
+
+
+def test_what_is_no_file_is_no_recipe(tmp_path):
+    assert not is_recipe(tmp_path) and not is_recipe(tmp_path / "missing.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("merge_method: [ties", r"recipe\.yaml: expected valid YAML; found .*\. Correct it there"),
+        ("merge_method: ties\nmerge_method: linear", "the key 'merge_method' is given twice"),
+    ],
+)
+def test_a_broken_file_may_be_either(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        is_recipe(write(tmp_path, text))
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(InputError, match=r"missing\.yaml: expected a configuration file; found No such file"):
+        is_recipe(tmp_path / "missing.yaml")
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(InputError, match=r"folder\.yaml: expected a configuration file; found Is a directory"):
+        is_recipe(tmp_path / "folder.yaml")
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"bytes\.yaml: expected valid YAML"):
+        is_recipe(tmp_path / "bytes.yaml")

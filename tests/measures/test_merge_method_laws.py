@@ -201,7 +201,7 @@ def test_edges_of_mergekit():
         ({"m0": 1}, "ties", {"majority_sign": "sum"}, "majority_sign: expected 'total' or 'frequency'; found 'sum'"),
         ({"m0": 1}, "dare_ties", {"seed": -1}, "seed: expected a whole number from 0 on; found -1"),
         ({}, "ties", {}, r"coefficients: expected numbers for some of \['m0', 'm1'\]; found none"),
-        ({"mail": 1}, "ties", {}, r"found \['mail'\], which has no task vector"),
+        ({"mail": 1}, "ties", {}, r"found \['mail'\], which is none of them"),
         ({"m0": float("nan")}, "mean", {}, r"coefficients\.m0: expected a finite number; found nan"),
         ({"m0": True}, "mean", {}, r"coefficients\.m0: expected a finite number; found True"),
         ({"m0": 1}, "mean", {"scale": float("inf")}, "scale: expected a finite number; found inf"),

@@ -126,8 +126,8 @@ def by_count(kept, weights, plan):
 def unweighted(kept, weights, plan):
     votes = kept.sum(0)
     agree = kept.sign() == torch.where(votes >= 0, 1, -1)
-    total, divisor = (weights * kept * agree).sum(0), (weights * agree).sum(0)
-    return total / torch.where(divisor == 0, 1, divisor)
+    divisor = (weights * agree).sum(0)
+    return weights * kept * agree, torch.where(divisor == 0, 1, divisor)
 
 
 module_elected = module._elected
@@ -139,7 +139,7 @@ MUTANTS = {
     "smallest entries kept, PEFT": ("magnitude_prune", "peft", "_peft", lambda name: smallest),
     "rescale forgotten": ("dare_linear", "mergekit", "_norm_ratio", lambda before, after: 1.0),
     "rescale forgotten, PEFT": ("dare_linear", "peft", "_sparsified", lambda tensor, plan, name, expert: tensor),
-    "elected signs ignored": ("ties", "mergekit", "_elected", lambda kept, weights, plan: (weights * kept).sum(0)),
+    "elected signs ignored": ("ties", "mergekit", "_elected", lambda kept, weights, plan: (weights * kept, 1.0)),
 }
 
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from diagnostics import InputError, MergeProblem, Task, predict_merge
+from diagnostics import InputError, MergeProblem, Task, merged_update, predict_merge
 from diagnostics.inputs.zoo import quadratic_problem
 from diagnostics.results import Estimate, Status, Verdict
-from diagnostics.verdicts.mergeability import _Expansion, _verdict
+from diagnostics.verdicts.mergeability import joint_verdict
 
 
 def linear_problem(contradiction=False, count=60, mislabelled=0):
@@ -44,7 +44,8 @@ def test_exact_for_a_model_that_is_linear_in_its_parameters(first, second):
     for name, task in found.tasks.items():
         assert task.loss.value == pytest.approx(problem.tasks[name].mean_loss(merged), abs=1e-9)
         assert task.score.value == pytest.approx(problem.tasks[name].score(merged))
-        assert "expansion +-" in task.retention.evidence
+        alone = predict_merge(problem, {"first": first, "second": second}, about="examples").tasks[name]
+        assert alone.loss.upper - alone.loss.lower < 1e-6, "a linear model leaves no uncertainty about its outputs"
 
 
 @settings(max_examples=20)
@@ -118,56 +119,121 @@ def test_interval_narrows_with_more_examples():
     assert widths[0] > 2 * widths[1]
 
 
-def test_interval_covers_what_the_two_sides_disagree_about():
-    """Outputs cubic in the parameters: neither side measures the mixed term exactly, and the interval says so."""
+class Bent(nn.Module):
+    """Two logits that are cubic in two parameters."""
 
-    class Cubic(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.w = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(2, dtype=torch.float64))
 
-        def forward(self, x):
-            logit = x * (self.w[0] + 2 * self.w[1] + self.w[0] ** 2 * self.w[1])
-            return torch.stack([-logit, logit], dim=1)
+    def forward(self, x):
+        logit = x * (self.w[0] + 2 * self.w[1] + self.w[0] ** 2 * self.w[1])
+        return torch.stack([-logit, logit], dim=1)
 
-    data = (torch.linspace(-1, 1, 40, dtype=torch.float64), (torch.linspace(-1, 1, 40) > 0).long())
-    tasks = {name: Task.from_module(name, Cubic(), nn.functional.cross_entropy, data) for name in "ab"}
+
+def bent_problem(count=40):
+    inputs = torch.linspace(-1, 1, count, dtype=torch.float64)
+    tasks = {
+        name: Task.from_module(name, Bent(), nn.functional.cross_entropy, (inputs, (inputs > 0).long()))
+        for name in "ab"
+    }
     experts = {name: {"w": torch.eye(2, dtype=torch.float64)[index]} for index, name in enumerate("ab")}
-    problem = MergeProblem({"w": torch.zeros(2, dtype=torch.float64)}, experts, tasks)
+    return MergeProblem({"w": torch.zeros(2, dtype=torch.float64)}, experts, tasks)
+
+
+def test_interval_covers_outputs_that_are_not_known_exactly():
+    problem = bent_problem()
     for value in (0.4, 0.8, 1.2):
         loss = predict_merge(problem, value).tasks["a"].loss
         truth = problem.tasks["a"].mean_loss(problem.merged(value))
         assert loss.value != pytest.approx(truth, abs=1e-6) and loss.lower <= truth <= loss.upper
 
 
+def test_interval_grows_with_what_is_extrapolated():
+    problem = bent_problem()
+    widths = [
+        loss.upper - loss.lower
+        for loss in (predict_merge(problem, value, about="examples").tasks["a"].loss for value in (0.2, 0.5, 1.0, 2.0))
+    ]
+    assert widths == sorted(widths) and widths[-1] > 3 * widths[0]
+
+
+def test_interval_about_the_examples_leaves_out_sampling():
+    wide, narrow = (predict_merge(bent_problem(), 0.8, about=a).tasks["a"].loss for a in ("population", "examples"))
+    assert wide.value == narrow.value and wide.upper - wide.lower > narrow.upper - narrow.lower
+    assert "sampling" in wide.evidence and "sampling" not in narrow.evidence
+
+
 def scalar_problem(loss, names="ab"):
-    """A loss without outputs or examples: the interval is then the expansion's alone."""
+    """A loss without outputs or examples: the interval is then the process's alone."""
     tasks = {name: Task(name, lambda p, b: loss(*p["w"]) + 0 * b.sum(), [torch.zeros(1)]) for name in names}
     experts = {name: {"w": torch.eye(len(names)).double()[index]} for index, name in enumerate(names)}
     return MergeProblem({"w": torch.zeros(len(names), dtype=torch.float64)}, experts, tasks)
 
 
-@pytest.mark.parametrize(("value", "reach"), [(0.5, 1.0), (1.0, 1.0), (1.2, 1.4), (1.5, 2.0)])
-def test_interval_is_the_interaction_times_how_far_the_merge_reaches(value, reach):
-    """f = a + b + 3ab: both sides agree on the mixed term, so the interaction itself is all that is left."""
-    loss = predict_merge(scalar_problem(lambda a, b: a + b + 3 * a * b), value).tasks["a"].loss
-    assert loss.value == pytest.approx(2 * value + 3 * value**2)
-    assert loss.upper - loss.value == pytest.approx(loss.value - loss.lower) == pytest.approx(reach * 3 * value**2)
+def test_loss_without_outputs_is_exact_to_second_order_and_covered_beyond():
+    exact = predict_merge(scalar_problem(lambda a, b: a + b + 3 * a * b), 1.2).tasks["a"].loss
+    assert exact.value == pytest.approx(2 * 1.2 + 3 * 1.44) and exact.upper - exact.lower < 1e-6
+    bent = predict_merge(scalar_problem(lambda a, b: a**2 * b), 1.0).tasks["a"].loss
+    assert bent.value == pytest.approx(1.0, abs=0.4) and bent.lower <= 1.0 <= bent.upper
 
 
-def test_interval_adds_what_the_two_sides_disagree_about():
-    """f = a²b: J(θ_a)τ_b − J(θ0)τ_b = 1 and J(θ_b)τ_a − J(θ0)τ_a = 0, so the mean is ½, off by ½ either way."""
-    loss = predict_merge(scalar_problem(lambda a, b: a**2 * b), 1.0).tasks["a"].loss
-    assert loss.value == pytest.approx(0.5) and loss.upper - loss.value == pytest.approx(0.5 + 0.5)
+def test_negative_coefficients_and_an_expert_left_out():
+    problem = linear_problem()
+    found = predict_merge(problem, {"first": -0.5})
+    assert list(found.tasks) == ["first"]
+    assert found.tasks["first"].loss.value == pytest.approx(
+        problem.tasks["first"].mean_loss(problem.merged({"first": -0.5})), abs=1e-9
+    )
 
 
-def test_sides_of_the_mixed_terms_are_the_task_s_own_first():
-    """f = ab² + bc²: which side is exact differs between the pairs, and c's own side comes first for task c."""
-    expansion = _Expansion(scalar_problem(lambda a, b, c: a * b**2 + b * c**2, "abc"), "c")
-    lambdas = dict.fromkeys("abc", 1.0)
-    # Pair (a, b): a's side sees 0 of ab², b's side all of it. Pair (b, c): c's own side sees all of bc², b's nothing.
-    assert float(expansion._outputs(lambdas, "first")[0]) == pytest.approx(0.0 + 1.0)
-    assert float(expansion._outputs(lambdas, "second")[0]) == pytest.approx(1.0 + 0.0)
+METHODS = [
+    ("mean", {}),
+    ("linear", {}),
+    ("task_arithmetic", {"convention": "mergekit", "scale": 0.7}),
+    ("ties", {"density": 0.6}),
+    ("magnitude_prune", {"density": 0.6}),
+    ("dare_linear", {"density": 0.6, "seed": 3}),
+    ("dare_ties", {"density": 0.6, "seed": 3, "convention": "mergekit"}),
+]
+
+
+@pytest.mark.parametrize(("method", "options"), METHODS, ids=[name for name, _ in METHODS])
+def test_every_method_is_exact_for_a_linear_model(method, options):
+    problem = linear_problem(contradiction=True)
+    lambdas = {"first": 0.8, "second": 0.5}
+    found = predict_merge(problem, lambdas, method=method, **options)
+    update = merged_update(problem.task_vectors, lambdas, method, **options)
+    merged = {key: value + update[key] for key, value in problem.base.items()}
+    for name, task in found.tasks.items():
+        assert task.loss.value == pytest.approx(problem.tasks[name].mean_loss(merged), abs=1e-8)
+        assert task.expert_loss == pytest.approx(problem.tasks[name].mean_loss(problem.experts[name]))
+        assert task.score.value == pytest.approx(problem.tasks[name].score(merged))
+
+
+def test_a_method_that_trims_an_update_says_so():
+    problem = linear_problem()
+    causes = {r.cause for r in predict_merge(problem, 1.0, method="magnitude_prune", density=0.2).reasons}
+    assert causes == {"own trimming"}
+
+
+def test_layers_of_an_interference_are_named_and_add_up_to_first_order():
+    """One partner moves the second layer alone: that layer carries the whole change."""
+    model = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    base = {name: value.detach().clone() for name, value in model.named_parameters()}
+    inputs = torch.randn(50, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    data = (inputs, (inputs[:, 0] > 0).long())
+    tasks = {name: Task.from_module(name, model, nn.functional.cross_entropy, data) for name in "ab"}
+    labels = 1 - 2 * (inputs[:, :1] > 0).double()
+    push = torch.cat([labels, -labels], 1).T @ torch.tanh(model[0](inputs)).detach() / 50
+    experts = {
+        "a": {**base, "0.weight": base["0.weight"] + 0.1},
+        "b": {**base, "2.weight": base["2.weight"] - 3 * push},
+    }
+    found = predict_merge(MergeProblem(base, experts, tasks), {"a": 1.0, "b": 0.2}, layers=True)
+    (reason,) = (r for r in found.reasons if r.task == "a" and r.partner == "b")
+    assert reason.layers[0][0] == "2" and reason.layers[0][1] == pytest.approx(reason.loss, rel=0.05)
+    assert reason.layers[1][1] == pytest.approx(0, abs=1e-9), "a layer that the partner did not move has no effect"
 
 
 def test_retention_is_compared_example_by_example():
@@ -181,9 +247,10 @@ def test_retention_is_compared_example_by_example():
 def test_cost_is_counted_and_paid_once():
     problem = linear_problem()
     first = predict_merge(problem, 0.5)
-    assert (first.cost.forwards, first.cost.jvps) == (2 * 7, 2 * 4)
-    problem.cached(("outputs", "first"), lambda: pytest.fail("the table must be reused"))
-    assert predict_merge(problem, 1.0).cost == first.cost
+    assert (first.cost.forwards, first.cost.jvps) == (2 * 7, 2 * 8)
+    problem.cached(("outputs", "task vectors", "first"), lambda: pytest.fail("the table must be reused"))
+    again = predict_merge(problem, 1.0).cost
+    assert (again.forwards, again.jvps) == (first.cost.forwards, first.cost.jvps)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +262,7 @@ def test_cost_is_counted_and_paid_once():
     ],
 )
 def test_the_worst_task_decides(parts, whole):
-    assert _verdict(parts) is whole
+    assert joint_verdict(parts) is whole
 
 
 @pytest.mark.parametrize(
@@ -212,7 +279,15 @@ def test_an_interval_across_the_threshold_or_an_untrusted_one_decides_nothing(lo
     assert Estimate((lower + upper) / 2, lower, upper, 0.9, status).against(0.9) is expected
 
 
-@pytest.mark.parametrize(("options", "message"), [({"method": "ties"}, "method"), ({"tolerance": 1.5}, "tolerance")])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "slerp"}, "method"),
+        ({"tolerance": 1.5}, "tolerance"),
+        ({"about": "all"}, "about"),
+        ({"method": "mean", "density": 0.5}, "density"),
+    ],
+)
 def test_bad_settings_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         predict_merge(linear_problem(), 0.5, **options)

@@ -1,0 +1,230 @@
+"""Predicted outputs of one task at any coefficients, with their standard deviation, and what is read off them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diagnostics.inputs.tasks import Task
+from diagnostics.measures.outputs import OutputTable, cost_of, design, readout_of
+from diagnostics.results import Cost
+from diagnostics.theory.coefficient_process import CoefficientProcess
+
+__all__ = ["NODES", "Envelope", "Reading", "Surrogate"]
+
+# Where on each ray outputs are measured for predictions at any coefficients.
+NODES = (0.5, 1.0, 1.5)
+_DRAWS = 16
+# Predicted outputs held in memory at once while many coefficients are looked at.
+_NUMBERS = 2**22
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Losses and scores of one version of the outputs, one value an example."""
+
+    losses: Tensor
+    scores: Tensor | None
+
+    @property
+    def loss(self) -> float:
+        """Mean loss."""
+        return float(self.losses.mean())
+
+    @property
+    def score(self) -> float:
+        """Mean score; NaN without one."""
+        return math.nan if self.scores is None else float(self.scores.mean())
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """How much losses and scores of single examples move within the uncertainty of their outputs.
+
+    Attributes:
+        loss: Mean absolute change of an example's loss.
+        score: Mean absolute change of an example's score; NaN without one.
+    """
+
+    loss: float
+    score: float
+
+
+class Surrogate:
+    """Outputs of one task predicted from a table of measured ones.
+
+    Args:
+        task: The task.
+        table: Its measured outputs.
+        own: The task's own expert.
+        names: The experts that take part.
+        nodes: Where on each ray outputs are measured.
+        expert: Outputs of the task's own expert, one tensor a batch.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        table: OutputTable,
+        own: str,
+        names: Sequence[str],
+        nodes: tuple[float, ...],
+        expert: Sequence[Tensor],
+    ) -> None:
+        self.task, self.names = task, tuple(names)
+        wanted = design(self.names, own, nodes)
+        self.cost: Cost = cost_of(wanted)
+        self._rows = [batch.double() for batch in table.read(wanted)]
+        # Near its minimum a loss by itself is a parabola; outputs such as logits level off instead.
+        self._process = _process(len(self.names), self.names.index(own), nodes, 1 if task.readout else 2)
+        energy = torch.from_numpy(self._process.energy())
+        self._variances = [_pooled(torch.einsum("n...,nm,m...->...", rows, energy, rows)) for rows in self._rows]
+        self.expert = self.read([batch.double() for batch in expert])
+
+    def outputs(self, coefficients: Mapping[str, float]) -> list[Tensor]:
+        """Return the predicted outputs of every batch.
+
+        Args:
+            coefficients: λ by expert; zero where it is not named.
+
+        Returns:
+            One tensor a batch.
+        """
+        weights = torch.from_numpy(self._process.at([coefficients.get(name, 0.0) for name in self.names]).weights)
+        return [torch.tensordot(weights, rows, dims=1) for rows in self._rows]
+
+    def envelope(self, coefficients: Mapping[str, float], outputs: Sequence[Tensor]) -> Envelope:
+        """Return how far losses and scores are open, example by example.
+
+        Args:
+            coefficients: λ by expert.
+            outputs: The predicted outputs there.
+
+        Returns:
+            Mean absolute changes under one standard deviation of normal noise on the outputs, over fixed draws.
+        """
+        variance = self._process.at([coefficients.get(name, 0.0) for name in self.names]).variance
+        if self.task.readout is None:  # the output is the loss: no draws are needed
+            return Envelope(self._loss_spread(variance), math.nan)
+        spreads = [(variance * each.clamp_min(0)).sqrt() for each in self._variances]
+        generator, center = torch.Generator().manual_seed(0), self.read(outputs)
+        loss = score = 0.0
+        for _ in range(_DRAWS):
+            noise = [torch.randn(out.shape, generator=generator, dtype=torch.float64) for out in outputs]
+            moved = self.read([out + s * n for out, s, n in zip(outputs, spreads, noise, strict=True)])
+            loss += float((moved.losses - center.losses).abs().mean()) / _DRAWS
+            if center.scores is not None and moved.scores is not None:
+                score += float((moved.scores - center.scores).abs().mean()) / _DRAWS
+        return Envelope(loss, math.nan if center.scores is None else score)
+
+    def read(self, outputs: Sequence[Tensor]) -> Reading:
+        """Read losses and scores off outputs.
+
+        Args:
+            outputs: One tensor a batch.
+
+        Returns:
+            The reading.
+        """
+        parts = [self._read(*each) for each in zip(outputs, self.task.batches, self.task.sizes, strict=True)]
+        scores = [part.scores for part in parts if part.scores is not None]
+        return Reading(torch.cat([part.losses for part in parts]), torch.cat(scores) if scores else None)
+
+    def scan(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Predict mean loss and mean score at many coefficients, going through the data once.
+
+        Args:
+            points: λ of the experts in their order, one row a point, [K, T].
+
+        Returns:
+            Losses and scores, [K] each; scores are NaN for a task without them.
+        """
+        weights = torch.from_numpy(self._process.weights(points))
+        sums, counts = np.zeros((2, len(points))), np.zeros(2)
+        for batch, size, rows in zip(self.task.batches, self.task.sizes, self._rows, strict=True):
+            # One product for many points, as many as memory should hold at once.
+            chunks = weights.split(max(1, _NUMBERS // rows[0].numel()))
+            parts = [self._read_many(torch.tensordot(chunk, rows, dims=1), batch, size) for chunk in chunks]
+            for kind, values in enumerate(torch.cat(part) for part in zip(*parts, strict=True)):
+                sums[kind] += values.sum(1).numpy()
+                counts[kind] += values.shape[1]
+        losses, scores = sums / counts[:, None]
+        return losses, scores
+
+    def paired_envelope(self, points: np.ndarray, reference: int) -> list[Envelope]:
+        """Return how far differences from one point are open: errors at nearby points are much the same.
+
+        Args:
+            points: λ of the experts in their order, one row a point, [K, T].
+            reference: Row of the point that the others are compared with.
+
+        Returns:
+            For each point, mean absolute changes of an example's difference from the reference, over joint draws of
+            normal noise with one standard deviation on the outputs at all points.
+        """
+        covariance = self._process.covariance(points)
+        if self.task.readout is None:  # the output is the loss: no draws are needed
+            apart = np.diag(covariance) + covariance[reference, reference] - 2 * covariance[:, reference]
+            return [Envelope(self._loss_spread(max(0.0, float(each))), math.nan) for each in apart]
+        eigenvalues, vectors = np.linalg.eigh(covariance)
+        root = torch.from_numpy(vectors * np.sqrt(eigenvalues.clip(0)))
+        weights, generator = torch.from_numpy(self._process.weights(points)), torch.Generator().manual_seed(0)
+        sums, counts = np.zeros((2, len(points))), np.zeros(2)
+        data = zip(self.task.batches, self.task.sizes, self._rows, self._variances, strict=True)
+        for batch, size, rows, variance in data:
+            outputs, deviation = torch.tensordot(weights, rows, dims=1), variance.clamp_min(0).sqrt()
+            center = self._read_many(outputs, batch, size)
+            counts += [_DRAWS * values.shape[1] for values in center]
+            for _ in range(_DRAWS):
+                draw = torch.randn(outputs.shape, generator=generator, dtype=torch.float64)
+                noise = deviation * torch.tensordot(root, draw, dims=1)
+                moved = self._read_many(outputs + noise, batch, size)
+                for kind, change in enumerate(new - old for new, old in zip(moved, center, strict=True)):
+                    sums[kind] += (change - change[reference]).abs().sum(1).numpy()
+        return [Envelope(float(loss), float(score)) for loss, score in (sums / counts[:, None]).T]
+
+    def _loss_spread(self, variance: float) -> float:
+        """Standard deviation of a mean loss that is itself the output, all its batches moving together."""
+        shares = torch.tensor(self.task.sizes).double() / self.task.examples
+        spreads = [(variance * each.clamp_min(0)).sqrt().mean() for each in self._variances]
+        return float((shares * torch.stack(spreads)).sum())
+
+    def _read(self, outputs: Tensor, batch: Any, size: int) -> Reading:
+        """Losses and scores of one batch."""
+        readout = readout_of(self.task)
+        scores = None if readout.score is None else readout.score(outputs, batch).double()
+        return Reading(_spread(readout.losses(outputs, batch), size), scores)
+
+    def _read_many(self, outputs: Tensor, batch: Any, size: int) -> tuple[Tensor, Tensor]:
+        """Losses and scores of one batch at several points; NaN stands for scores that the task does not have."""
+        parts = [self._read(each, batch, size) for each in outputs]
+        nothing = torch.full((1,), math.nan, dtype=torch.float64)
+        scores = [nothing if part.scores is None else part.scores for part in parts]
+        return torch.stack([part.losses for part in parts]), torch.stack(scores)
+
+
+@lru_cache(maxsize=256)
+def _process(count: int, own: int, nodes: tuple[float, ...], degree: int) -> CoefficientProcess:
+    """The process over the coefficients of ``count`` experts; it knows where they were measured, not what was."""
+    names = [str(index) for index in range(count)]
+    unit = dict(zip([*names, ""], [*np.eye(count), np.zeros(count)], strict=True))
+    wanted = design(names, str(own), nodes)
+    points = [each.at * unit[each.expert] for each in wanted]
+    return CoefficientProcess(points, [unit[each.along] for each in wanted], degree=degree)
+
+
+def _pooled(variances: Tensor) -> Tensor:
+    """σ² of an example's outputs, their mean: one output alone gives too rough an estimate."""
+    return variances.mean(-1, keepdim=True) if variances.ndim > 1 else variances
+
+
+def _spread(losses: Tensor, size: int) -> Tensor:
+    """One loss an example; a batch that gives a single mean counts for all its examples."""
+    return losses.double() if len(losses) == size else losses.double().expand(size)

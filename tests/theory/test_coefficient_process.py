@@ -1,0 +1,139 @@
+"""CoefficientProcess against its definition: finite differences of the kernel, dense kriging, and known functions."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diagnostics.theory import coefficient_process
+from diagnostics.theory.coefficient_process import LENGTH, ROUGHNESS, SHAPE, CoefficientProcess, _covariance
+
+
+def kernel(u, v, length=LENGTH):
+    """The covariance as the module states it."""
+    return (1 + float(np.sum((u - v) ** 2)) / (2 * SHAPE * length**2)) ** -SHAPE
+
+
+def observed(seed, experts=2):
+    """Values and slopes at the places where predictions measure them: the base and single experts."""
+    rng = np.random.default_rng(seed)
+    unit = np.eye(experts)
+    points, directions = [np.zeros(experts)], [np.zeros(experts)]
+    for j in range(experts):
+        for s in (0.5, 1.0, 1.5):
+            points += [s * unit[j]] * experts
+            directions += [np.zeros(experts), *(unit[k] for k in range(experts) if k != j)]
+        points.append(np.zeros(experts))
+        directions.append(unit[j])
+    return np.array(points), np.array(directions), rng
+
+
+def observe(function, gradient, points, directions):
+    """What is seen of a function."""
+    return np.array([gradient(p) @ d if d.any() else function(p) for p, d in zip(points, directions, strict=True)])
+
+
+@settings(max_examples=50)
+@given(seed=st.integers(0, 10**6))
+def test_covariances_of_slopes_are_derivatives_of_the_kernel(seed):
+    rng = np.random.default_rng(seed)
+    u, v, a, b = rng.normal(size=(4, 3))
+    h, none = 1e-4, np.zeros((1, 3))
+
+    def found(first, second):
+        return _covariance(u[None], first[None] if first.ndim == 1 else first, v[None], second, LENGTH)[0, 0]
+
+    assert found(none, none) == pytest.approx(kernel(u, v), abs=1e-12)
+    along_u = (kernel(u + h * a, v) - kernel(u - h * a, v)) / (2 * h)
+    along_v = (kernel(u, v + h * b) - kernel(u, v - h * b)) / (2 * h)
+    both = [kernel(u + x * h * a, v + y * h * b) * x * y for x in (1, -1) for y in (1, -1)]
+    assert found(a, none) == pytest.approx(along_u, abs=1e-6)
+    assert found(none, b[None]) == pytest.approx(along_v, abs=1e-6)
+    assert found(a, b[None]) == pytest.approx(sum(both) / (4 * h * h), abs=1e-5)
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 10**6), degree=st.sampled_from([1, 2]), experts=st.integers(1, 4))
+def test_polynomials_of_the_trend_are_exact_everywhere(seed, degree, experts):
+    points, directions, rng = observed(seed, experts)
+    c, g, h = rng.normal(), rng.normal(size=experts), rng.normal(size=(experts, experts)) * (degree == 2)
+    process = CoefficientProcess(points, directions, degree=degree)
+    y = observe(lambda p: c + g @ p + p @ h @ p, lambda p: g + (h + h.T) @ p, points, directions)
+    where = rng.uniform(-1, 2, size=experts)
+    assert process.at(where).weights @ y == pytest.approx(c + g @ where + where @ h @ where, abs=1e-6)
+    assert y @ process.energy() @ y == pytest.approx(0, abs=1e-8), "a polynomial of the trend leaves no variance"
+
+
+def test_equals_kriging_written_out_with_finite_differences():
+    """The posterior of a process that sees differences of values in place of slopes, with a very wide prior trend."""
+    points, directions, rng = observed(0)
+    h, wide = 1e-3, 1e4
+
+    def terms(point, direction):
+        """An observation as a weighted sum of values."""
+        return (
+            [(point, 1.0)]
+            if not direction.any()
+            else [(point + h * direction, 0.5 / h), (point - h * direction, -0.5 / h)]
+        )
+
+    def cov(first, second, trend=True):
+        return sum(
+            x * y * (kernel(p, q) + trend * wide * (1 + p @ q)) for p, x in first for q, y in second
+        )  # fmt: skip
+
+    seen = [terms(p, d) for p, d in zip(points, directions, strict=True)]
+    noise = np.diag(1e-8 + ROUGHNESS * directions.any(1))
+    full = np.array([[cov(a, b) for b in seen] for a in seen]) + noise
+    where = np.array([0.8, 1.1])
+    right = np.array([cov([(where, 1.0)], b) for b in seen])
+    y = rng.normal(size=len(points))
+    found = CoefficientProcess(points, directions).at(where)
+    assert found.weights @ y == pytest.approx(right @ np.linalg.solve(full, y), rel=1e-3)
+    variance = cov([(where, 1.0)], [(where, 1.0)]) - right @ np.linalg.solve(full, right)
+    assert found.variance == pytest.approx(variance, rel=2e-2)
+
+
+def test_data_are_reproduced_and_uncertainty_grows_away_from_them():
+    points, directions, rng = observed(1)
+    process, values = CoefficientProcess(points, directions), ~directions.any(1)
+    y = observe(
+        lambda p: np.sin(p[0] + 2 * p[1]), lambda p: np.cos(p[0] + 2 * p[1]) * np.array([1, 2]), points, directions
+    )
+    for point, value in zip(points[values], y[values], strict=True):
+        assert process.at(point).weights @ y == pytest.approx(value, abs=1e-5)
+        assert process.at(point).variance < 1e-6
+    variances = [process.at([s, s]).variance for s in (0.25, 0.5, 1.0, 1.5, 2.0)]
+    assert variances == sorted(variances) and variances[-1] > 10 * variances[0]
+
+
+def test_a_product_of_saturating_effects_is_predicted_better_than_by_the_sum_of_both_experts():
+    points, directions, _ = observed(2)
+    f = lambda p: np.tanh(p[0]) * (1 - np.tanh(p[1]))  # noqa: E731
+    slope = lambda p: np.array(  # noqa: E731
+        [(1 - np.tanh(p[0]) ** 2) * (1 - np.tanh(p[1])), -np.tanh(p[0]) * (1 - np.tanh(p[1]) ** 2)]
+    )
+    y, process = observe(f, slope, points, directions), CoefficientProcess(points, directions)
+    for where in ([0.5, 0.5], [1.0, 1.0], [1.5, 1.0]):
+        truth, apart = f(where), f([where[0], 0]) + f([0, where[1]]) - f([0, 0])
+        error = abs(process.at(where).weights @ y - truth)
+        deviation = np.sqrt(process.at(where).variance * (y @ process.energy() @ y))
+        assert error < 0.1 * abs(apart - truth) and error < 3 * deviation
+
+
+@pytest.mark.parametrize("slip", ["sign", "factor"])
+def test_mutants_of_the_covariance_are_caught(slip, monkeypatch):
+    """A wrong sign of a slope, or a lost factor, shows at once: a bent function is then predicted worse."""
+    points, directions, _ = observed(3)
+    f, slope = lambda p: np.exp(p[0] * p[1]), lambda p: np.exp(p[0] * p[1]) * np.array([p[1], p[0]])
+    y, right = observe(f, slope, points, directions), CoefficientProcess(points, directions).at([0.7, 0.7])
+    original = _covariance
+
+    def wrong(u, a, v, b, length):
+        slopes = (a != 0).any(1)[:, None] ^ (b != 0).any(1)[None]
+        return np.where(slopes, -1.0 if slip == "sign" else 0.5, 1.0) * original(u, a, v, b, length)
+
+    monkeypatch.setattr(coefficient_process, "_covariance", wrong)
+    mutant = CoefficientProcess(points, directions).at([0.7, 0.7])
+    truth = f([0.7, 0.7])
+    assert abs(mutant.weights @ y - truth) > 3 * abs(right.weights @ y - truth)
