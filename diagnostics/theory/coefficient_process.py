@@ -4,11 +4,13 @@ Every output of every example is a smooth function of the coefficients, f(λ) = 
 known where one expert stands alone, and so are its derivatives towards every other expert there. All these functions
 are taken as draws of one Gaussian process,
 
-    f(λ) = (polynomial trend) + g(λ),   Cov(g(u), g(v)) = σ² (1 + ‖u − v‖² / (2 a ℓ²))^(−a),
+    f(λ) = (polynomial trend) + g(λ),   Cov(g(u), g(v)) = σ² (1 + ‖u − v‖²_G / (2 a ℓ²))^(−a),
 
-whose posterior mean is the prediction and whose posterior variance is its uncertainty. The mean is linear in the data
-with weights that depend on the coefficients alone, so they are computed once for all examples and outputs; a
-polynomial of the trend's degree is reproduced exactly. σ² is estimated from the data of each output.
+where ‖w‖²_G = wᵀ G w over the mean of G's diagonal is the squared distance of two merges in parameter space: equal
+merges have equal outputs, whichever experts they are made of. The posterior mean is the prediction, the posterior
+variance its uncertainty. The mean is linear in the data with weights that depend on the coefficients alone, so they
+are computed once for all examples and outputs; a polynomial of the trend's degree is reproduced exactly. σ² is
+estimated from the data of each output.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
-__all__ = ["CoefficientProcess", "Posterior"]
+__all__ = ["CoefficientProcess", "Posterior", "coordinates"]
 
 # ℓ in units of one expert's whole update, and a: on this scale outputs bend. Chosen on digit networks of one seed and
 # six pairs of MiniLM experts among four tasks; ``benchmarks/`` shows what other values do.
@@ -42,14 +44,38 @@ class Posterior:
     variance: float
 
 
+def coordinates(gram: np.ndarray) -> np.ndarray:
+    """Return where each expert alone lies, in units in which the mean squared length is one.
+
+    Args:
+        gram: Inner products of the task vectors, [T, T].
+
+    Returns:
+        One row an expert, [T, T], whose inner products are those of ``gram``, scaled.
+
+    Example:
+        >>> opposite = coordinates(np.array([[4.0, -4.0], [-4.0, 4.0]]))
+        >>> np.abs(opposite.sum(0)).max().round(9).item()  # they cancel
+        0.0
+    """
+    scale = np.diagonal(gram).mean()
+    if scale <= 0:
+        return np.zeros_like(gram, dtype=float)
+    values, directions = np.linalg.eigh(np.asarray(gram, float) / scale)
+    # Below rounding there is no direction left: collinear vectors span one.
+    kept = np.where(values > 1e-10 * values[-1], values, 0.0)
+    return directions * np.sqrt(kept)
+
+
 class CoefficientProcess:
     """A Gaussian process over coefficients, conditioned on values and directional derivatives.
 
     Args:
         points: Coefficients at which outputs were observed, [N, T].
         directions: Direction of the derivative observed there, [N, T]; a row of zeros for a value.
+        gram: Inner products of the task vectors, [T, T]; orthonormal ones by default.
         degree: Degree of the polynomial trend, 1 or 2.
-        length: ℓ, in the units of the coefficients.
+        length: ℓ, in units of the root mean square norm of the task vectors.
 
     Example:
         >>> points, directions = np.array([[0.0], [1.0], [0.0]]), np.array([[0.0], [0.0], [1.0]])
@@ -62,20 +88,27 @@ class CoefficientProcess:
         self,
         points: Sequence[Sequence[float]] | np.ndarray,
         directions: Sequence[Sequence[float]] | np.ndarray,
+        gram: np.ndarray | None = None,
         *,
         degree: int = 1,
         length: float = LENGTH,
     ) -> None:
-        self._points, self._directions = np.asarray(points, float), np.asarray(directions, float)
+        towards = np.asarray(directions, float)
+        self._basis = np.eye(towards.shape[1]) if gram is None else coordinates(gram)
+        self._points, self._directions = np.asarray(points, float) @ self._basis, towards @ self._basis
         self._degree, self._length = degree, length
         covariance = _covariance(self._points, self._directions, self._points, self._directions, length)
         covariance += np.diag(_NUGGET + ROUGHNESS * (self._directions**2).sum(1))
         trend = _trend(self._points, self._directions, degree)
         size = trend.shape[1]
         system = np.block([[covariance, trend], [trend.T, np.zeros((size, size))]])
+        # A derivative along a vector of no length says nothing.
+        used = ~towards.any(1) | self._directions.any(1)
+        kept = np.flatnonzero(np.append(used, np.ones(size, bool)))
+        self._inverse = np.zeros_like(system)
         # Where the observations do not determine the trend, the least change of it is taken.
-        self._inverse = np.linalg.pinv(system, rcond=1e-12, hermitian=True)
-        self._free = max(1, len(self._points) - size)
+        self._inverse[np.ix_(kept, kept)] = np.linalg.pinv(system[np.ix_(kept, kept)], rcond=1e-12, hermitian=True)
+        self._free = max(1, int(used.sum() - np.linalg.matrix_rank(trend[used])))
 
     def at(self, coefficients: Sequence[float]) -> Posterior:
         """Return weights and variance of the prediction at λ.
@@ -110,15 +143,16 @@ class CoefficientProcess:
         Returns:
             Joint posterior covariance in units of σ², [K, K]; its diagonal is the variance of :meth:`at`.
         """
-        at = np.asarray(points, float)
-        right, values = self._right(at), np.zeros_like(at)
+        right, at = self._right(np.asarray(points, float)), np.asarray(points, float) @ self._basis
+        values = np.zeros_like(at)
         return _covariance(at, values, at, values, self._length) - right @ self._inverse @ right.T
 
     def _right(self, points: np.ndarray) -> np.ndarray:
         """Covariance of the values at some points with the observations, and the trend there."""
-        values = np.zeros_like(points)
-        covariance = _covariance(points, values, self._points, self._directions, self._length)
-        return np.hstack([covariance, _trend(points, values, self._degree)])
+        at = points @ self._basis
+        values = np.zeros_like(at)
+        covariance = _covariance(at, values, self._points, self._directions, self._length)
+        return np.hstack([covariance, _trend(at, values, self._degree)])
 
     def energy(self) -> np.ndarray:
         """Return Q [N, N] with σ² = yᵀ Q y for the observations y of one output.

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from diagnostics.errors import InputError
 from diagnostics.inputs.problem import Coefficients, MergeProblem
 from diagnostics.measures.merge_methods import MERGE_METHODS, method_contributions
 from diagnostics.measures.outputs import Observation, OutputTable
-from diagnostics.measures.vectors import shifted
+from diagnostics.measures.vectors import inner, shifted
 from diagnostics.results import Cost, Estimate, Result, Status, Verdict
 from diagnostics.verdicts.attribution import layer_effects
 from diagnostics.verdicts.surrogate import NODES, Reading, Surrogate
@@ -247,9 +248,24 @@ class _Parts:
         return problem.cached(
             ("surrogate", self.key, name, tuple(self.point)),
             lambda: Surrogate(
-                problem.tasks[name], table, name, list(self.point), self.nodes, [batch[0] for batch in expert]
+                problem.tasks[name],
+                table,
+                name,
+                list(self.point),
+                self._gram(problem),
+                self.nodes,
+                [batch[0] for batch in expert],
             ),
         )
+
+    def _gram(self, problem: MergeProblem) -> np.ndarray:
+        """Inner products of the vectors, each computed once for a problem."""
+
+        def product(first: str, second: str) -> float:
+            pair = sorted((first, second))
+            return problem.cached(("inner", self.key, *pair), lambda: inner(*(self.vectors[each] for each in pair)))
+
+        return np.array([[product(first, second) for second in self.point] for first in self.point])
 
 
 def _table(problem: MergeProblem, name: str, key: Any, vectors: Mapping[str, Mapping[str, Tensor]]) -> OutputTable:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -65,6 +64,7 @@ class Surrogate:
         table: Its measured outputs.
         own: The task's own expert.
         names: The experts that take part.
+        gram: Inner products of the experts' vectors, [T, T].
         nodes: Where on each ray outputs are measured.
         expert: Outputs of the task's own expert, one tensor a batch.
     """
@@ -75,6 +75,7 @@ class Surrogate:
         table: OutputTable,
         own: str,
         names: Sequence[str],
+        gram: np.ndarray,
         nodes: tuple[float, ...],
         expert: Sequence[Tensor],
     ) -> None:
@@ -83,7 +84,9 @@ class Surrogate:
         self.cost: Cost = cost_of(wanted)
         self._rows = [batch.double() for batch in table.read(wanted)]
         # Near its minimum a loss by itself is a parabola; outputs such as logits level off instead.
-        self._process = _process(len(self.names), self.names.index(own), nodes, 1 if task.readout else 2)
+        unit = dict(zip([*self.names, ""], [*np.eye(len(names)), np.zeros(len(names))], strict=True))
+        points, directions = [each.at * unit[each.expert] for each in wanted], [unit[each.along] for each in wanted]
+        self._process = CoefficientProcess(points, directions, gram, degree=1 if task.readout else 2)
         energy = torch.from_numpy(self._process.energy())
         self._variances = [_pooled(torch.einsum("n...,nm,m...->...", rows, energy, rows)) for rows in self._rows]
         self.expert = self.read([batch.double() for batch in expert])
@@ -208,16 +211,6 @@ class Surrogate:
         nothing = torch.full((1,), math.nan, dtype=torch.float64)
         scores = [nothing if part.scores is None else part.scores for part in parts]
         return torch.stack([part.losses for part in parts]), torch.stack(scores)
-
-
-@lru_cache(maxsize=256)
-def _process(count: int, own: int, nodes: tuple[float, ...], degree: int) -> CoefficientProcess:
-    """The process over the coefficients of ``count`` experts; it knows where they were measured, not what was."""
-    names = [str(index) for index in range(count)]
-    unit = dict(zip([*names, ""], [*np.eye(count), np.zeros(count)], strict=True))
-    wanted = design(names, str(own), nodes)
-    points = [each.at * unit[each.expert] for each in wanted]
-    return CoefficientProcess(points, [unit[each.along] for each in wanted], degree=degree)
 
 
 def _pooled(variances: Tensor) -> Tensor:

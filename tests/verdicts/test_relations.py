@@ -322,9 +322,7 @@ def test_outputs_that_are_not_one_vector_an_example_are_refused(shape):
     task = problem.tasks["second"]
     other = dataclasses.replace(task.readout, outputs=lambda params, batch: torch.ones(shape(len(batch[1]))))
     problem.tasks["second"] = Task("second", task.loss, task.batches, sizes=task.sizes, readout=other)
-    with pytest.raises(
-        InputError, match="expected as output one vector, always as long, for each of 40"
-    ):
+    with pytest.raises(InputError, match="expected as output one vector, always as long, for each of 40"):
         output_relation(problem, "first", "second")
 
 
