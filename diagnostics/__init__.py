@@ -17,6 +17,7 @@ from diagnostics.results import Assumption, Cost, Estimate, Status, Verdict
 from diagnostics.theory.coefficient_conditions import CoefficientRegion, Regime, coefficient_region
 from diagnostics.theory.loss_gap import BoundReport
 from diagnostics.verdicts.alignment import GradientAlignment, gradient_alignment
+from diagnostics.verdicts.coefficients import CoefficientChoice, best_coefficients
 from diagnostics.verdicts.compatibility import check_compatibility
 from diagnostics.verdicts.composition import Cause, CompositionAudit, Term, audit_composition
 from diagnostics.verdicts.findings import Code, Finding, Severity
@@ -35,6 +36,7 @@ __all__ = [
     "Cause",
     "CheckpointError",
     "Code",
+    "CoefficientChoice",
     "CoefficientRegion",
     "CompositionAudit",
     "Cost",
@@ -62,6 +64,7 @@ __all__ = [
     "Verdict",
     "addition_bounds",
     "audit_composition",
+    "best_coefficients",
     "check_compatibility",
     "coefficient_region",
     "geometry",

@@ -6,6 +6,7 @@ from typing import Any
 
 from diagnostics.measures.geometry import Geometry
 from diagnostics.report.bounds_chart import chain_figure
+from diagnostics.report.coefficients_section import shared_figure
 from diagnostics.report.composition_section import composition_section
 from diagnostics.report.document import Figure
 from diagnostics.report.extras import require
@@ -15,6 +16,7 @@ from diagnostics.report.prediction_section import prediction_section
 from diagnostics.results import paint
 from diagnostics.theory.loss_gap import BoundReport
 from diagnostics.verdicts.alignment import GradientAlignment
+from diagnostics.verdicts.coefficients import CoefficientChoice
 from diagnostics.verdicts.composition import CompositionAudit
 from diagnostics.verdicts.mergeability import MergePrediction
 
@@ -34,6 +36,11 @@ def _bounds(result: BoundReport, ax: Any) -> Any:
 @paint.register
 def _prediction(result: MergePrediction, ax: Any) -> Any:
     return _on_axes(prediction_section(result).figures[0], ax)
+
+
+@paint.register
+def _coefficients(result: CoefficientChoice, ax: Any) -> Any:
+    return _on_axes(shared_figure(result), ax)
 
 
 @paint.register

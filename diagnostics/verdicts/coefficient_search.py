@@ -107,7 +107,7 @@ def _climb(
     """Pattern search from several points at once: to the best neighbour, or with half the step where none is better."""
     steps, rows = np.full(len(at), _FIRST_STEP), np.arange(len(at))
     for moves in _moves(at.shape[1], rng):
-        trials = np.clip((at[:, None] + steps[:, None, None] * moves).round(4), *bounds)
+        trials = np.clip((at[:, None] + steps[:, None, None] * moves).round(2), *bounds)
         found = look(trials.reshape(-1, at.shape[1])).reshape(len(at), -1)
         best = found.argmax(1)
         better = found[rows, best] > merits

@@ -68,7 +68,7 @@ class CoefficientChoice(Result):
         merge = ", ".join(f"{name} {value:g}" for name, value in self.coefficients.items())
         how = "measured" if self.evaluations else "predicted"
         guesses = ", ".join(f"{name} {value:.4g}" for name, value in self.baselines.items())
-        tasks = [f"{name}: retention {t.retention}, loss {t.loss}" for name, t in self.prediction.tasks.items()]
+        tasks = [f"{name}: predicted retention {t.retention}, loss {t.loss}" for name, t in self.prediction.tasks.items()]
         lines = [
             f"{merge}: {how} {self.goal} {self.objective}",
             f"  every task keeps what is asked of it: {self.verdict}",
@@ -76,7 +76,7 @@ class CoefficientChoice(Result):
             f"  regret {self.regret}, {self.candidates} candidates",
             f"  usual guesses: {guesses}",
             *(f"  {line}" for line in tasks),
-            f"  cost: {self.cost}, of them {self.evaluations} merges evaluated",
+            f"  cost: {self.cost}, merges evaluated: {self.evaluations}",
         ]
         return "\n".join(textwrap.fill(line, 80, subsequent_indent="    ") for line in lines)
 

@@ -134,8 +134,8 @@ def test_experts_on_separate_units_do_not_interfere():
     found = predict_merge(MergeProblem(base, experts, tasks), 1.0, about="examples")
     for task in found.tasks.values():
         assert task.retention.value == pytest.approx(1.0, abs=1e-9), "a partner on other units costs nothing"
-        assert task.loss.value == pytest.approx(task.expert_loss, abs=0.005)
-    assert all(reason.loss < 0.005 for reason in found.reasons)
+        assert task.loss.value == pytest.approx(task.expert_loss, rel=0.02)
+    assert all(reason.loss < 0.02 for reason in found.reasons)
 
 
 def large(seed, width=64):
