@@ -17,6 +17,7 @@ from rich.table import Table
 
 from diagnostics.demo.run import run_demo
 from diagnostics.report.json import write_json
+from diagnostics.verdicts.scoring import OURS
 
 RESULTS = Path(__file__).parent / "results" / "demo_seeds.json"
 SEEDS = range(5)
@@ -51,7 +52,7 @@ def show(out: Path, console: Console) -> None:
         table.add_column(column, justify="right")
     totals = [0, 0, 0]
     for seed, card in json.loads(out.read_text())["scorecards"].items():
-        told, ours = card["verdicts"], card["predictors"]["output expansion"]
+        told, ours = card["verdicts"], card["predictors"][OURS]
         right = told["supported"]["kept"] + told["refuted"]["lost"]
         wrong = told["supported"]["lost"] + told["refuted"]["kept"]
         given = (right, wrong, sum(told["undecided"].values()))

@@ -10,7 +10,8 @@ from diagnostics.inputs.recipes import Recipe, read_recipe
 from diagnostics.inputs.tasks import Task
 from diagnostics.measures.curvature import gradient, hessian_vector_product
 from diagnostics.measures.geometry import Geometry, geometry
-from diagnostics.measures.merge_methods import merged_update
+from diagnostics.measures.lora_merge import linear_lora_update
+from diagnostics.measures.merge_methods import merged_update, method_contributions
 from diagnostics.measures.spectra import SpectralNorm, spectral_norm
 from diagnostics.report import plotting as _plotting
 from diagnostics.results import Assumption, Cost, Estimate, Status, Verdict
@@ -72,8 +73,10 @@ __all__ = [
     "gradient_alignment",
     "gradient_fit",
     "hessian_vector_product",
+    "linear_lora_update",
     "merge_error",
     "merged_update",
+    "method_contributions",
     "negation_bounds",
     "out_of_distribution_bound",
     "output_relation",

@@ -11,7 +11,7 @@ from typing import Annotated
 import torch
 import typer
 
-from diagnostics.commands import audit, check, relations
+from diagnostics.commands import audit, check, coefficients, relations
 from diagnostics.commands.options import (
     CoefficientsOption,
     DataOption,
@@ -282,6 +282,9 @@ def _problem(config: RunConfig, output: Output, progress: Callable[[str], None])
 
 
 app.command("relations", help=relations.HELP)(relations.relations_command(_problem))
+
+
+app.command("coefficients", help=coefficients.HELP)(coefficients.coefficients_command(_problem))
 
 
 def main() -> None:

@@ -9,22 +9,13 @@ from itertools import combinations
 # In each family tasks meet in another way: the same texts with contradicting labels ("-shifted"), the same labels in
 # other languages, and tasks that have nothing to do with each other. All twelve tasks take part somewhere.
 GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "full": (
-        ("section-en", "section-shifted", "section-fr", "role", "interface"),
-        ("role-shifted", "toolkit", "language", "works-with"),
-    ),
-    "full-high": (
-        ("role", "role-shifted", "section-en", "interface"),
-        ("section-de", "toolkit", "purpose"),
-    ),
+    "full": (("section-en", "section-shifted", "section-fr", "role", "interface"),),
+    "full-high": (("role", "role-shifted", "section-en", "interface"),),
     "lora": (
         ("section-de", "section-shifted", "toolkit", "language"),
         ("section-en", "section-fr", "purpose", "implemented-in"),
     ),
-    "lora-high": (
-        ("implemented-in", "section-en", "section-shifted", "works-with"),
-        ("section-fr", "role", "language"),
-    ),
+    "lora-high": (("implemented-in", "section-en", "section-shifted", "works-with"),),
 }
 # Coefficients common to all experts of a merge: the average first, then what is drawn from.
 COMMON = {2: (0.3, 0.7, 1.0, 1.5), 3: (0.5, 0.7, 1.0), 4: (0.5, 0.7), 5: (0.4, 0.6, 1.0)}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 import typer
 
-from diagnostics.commands.options import HtmlOption, JsonOption, QuietOption, parse_shares
+from diagnostics.commands.options import HtmlOption, JsonOption, QuietOption, parse_at_least
 from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
 from diagnostics.inputs.config import RunConfig, load_config
@@ -37,6 +38,48 @@ best coefficients are predicted, or measured, to miss what is asked for: \
 _Build = Callable[[RunConfig, Output, Callable[[str], None]], MergeProblem]
 
 
+def _one_of(option: str, words: tuple[str, ...]) -> Callable[[str | None], str | None]:
+    """Refuse other words, before anything is read."""
+
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in words:
+            raise InputError(f"{option}: expected one of {list(words)}; found {value!r}. Write {words[0]}.")
+        return value
+
+    return check
+
+
+def _upper(value: float) -> float:
+    """Refuse bounds without room between them."""
+    if not 0 < value < math.inf:
+        raise InputError(f"--upper: expected a number above 0; found {value}. Write 1.5.")
+    return value
+
+
+_Aim = Annotated[
+    str,
+    typer.Option(
+        metavar="mean | worst",
+        help="Whether the mean of the tasks counts, or the worst.",
+        callback=_one_of("--objective", get_args(Objective)),
+    ),
+]
+_Counted = Annotated[
+    str | None,
+    typer.Option(
+        metavar="retention | loss",
+        help="What counts; retention where every task has a score.",
+        callback=_one_of("--metric", get_args(Metric)),
+    ),
+]
+_Shared = Annotated[bool, typer.Option("--shared", help="One coefficient for all experts.")]
+_Upper = Annotated[float, typer.Option(metavar="NUMBER", help="Largest coefficient.", callback=_upper)]
+_AtLeast = Annotated[
+    str | None, typer.Option(metavar="a=0.95,b=0.9", help="Least share of the expert's score, by task.")
+]
+_Verify = Annotated[int, typer.Option(metavar="K", min=0, help="Evaluate the K best, and take the best of them.")]
+
+
 def coefficients_command(build: _Build) -> Callable[..., None]:
     """Return the command.
 
@@ -49,49 +92,27 @@ def coefficients_command(build: _Build) -> Callable[..., None]:
 
     def command(
         file: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration, in YAML or TOML.")],
-        objective: Annotated[str, typer.Option(metavar="mean | worst", help="Which tasks count.")] = "mean",
-        metric: Annotated[
-            str | None,
-            typer.Option(metavar="retention | loss", help="What counts; retention where every task has a score."),
-        ] = None,
-        shared: Annotated[bool, typer.Option("--shared", help="One coefficient for all experts.")] = False,
-        upper: Annotated[float, typer.Option(metavar="NUMBER", help="Largest coefficient.")] = 1.5,
-        at_least: Annotated[
-            str | None, typer.Option(metavar="a=0.95,b=0.9", help="Least share of the expert's score, by task.")
-        ] = None,
-        verify: Annotated[
-            int, typer.Option(metavar="K", min=0, help="Evaluate so many of the best, and take the best of them.")
-        ] = 0,
+        objective: _Aim = "mean",
+        metric: _Counted = None,
+        shared: _Shared = False,
+        upper: _Upper = 1.5,
+        at_least: _AtLeast = None,
+        verify: _Verify = 0,
         json: JsonOption = None,
         html: HtmlOption = None,
         quiet: QuietOption = False,
     ) -> None:
         """The best coefficients."""
-        output = Output(json, html, quiet)
-        chosen, counted = _one_of("--objective", objective, Objective), metric and _one_of("--metric", metric, Metric)
-        if not 0 < upper < float("inf"):
-            raise InputError(f"--upper: expected a number above 0; found {upper}. Write 1.5.")
-        asked = parse_shares("--at-least", at_least)
-        config = load_config(file)
-        for name in asked:
-            config.expert("--at-least", name)
+        output, config = Output(json, html, quiet), load_config(file)
+        asked = {config.expert("--at-least", name): value for name, value in parse_at_least(at_least).items()}
+        settings: dict[str, Any] = {"objective": objective, "metric": metric, "shared": shared, "bounds": (0.0, upper)}
+        settings |= {"at_least": asked, "verify": verify, "tolerance": config.tolerance, "seed": config.seed}
         with output.working() as progress:
             problem = build(config, output, progress)
             progress("measuring single models, and looking at candidates")
-            choice = best_coefficients(
-                problem,
-                objective=chosen,
-                metric=counted,
-                shared=shared,
-                bounds=(0.0, upper),
-                at_least=asked,
-                verify=verify,
-                tolerance=config.tolerance,
-                seed=config.seed,
-            )
-        negative = choice.verdict is Verdict.REFUTED
+            choice = best_coefficients(problem, **settings)
         sections = (coefficients_section(choice), prediction_section(choice.prediction))
-        answer = Answer("Which coefficients?", coefficients_headline(choice), sections, {"choice": choice}, negative)
-        output.give(answer)
+        negative, payload = choice.verdict is Verdict.REFUTED, {"choice": choice}
+        output.give(Answer("Which coefficients?", coefficients_headline(choice), sections, payload, negative))
 
     return command

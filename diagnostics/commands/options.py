@@ -148,6 +148,28 @@ def parse_alphas(text: str | None) -> str | list[float] | dict[str, float] | Non
     return [values] if isinstance(values, float) else values
 
 
+def parse_at_least(text: str | None) -> dict[str, float]:
+    """Read least retentions as they are written on the command line.
+
+    Args:
+        text: Shares of the expert's score by name; or nothing.
+
+    Returns:
+        The same as numbers.
+
+    Raises:
+        InputError: If it is something else.
+
+    Example:
+        >>> parse_at_least("a=0.95, b=0.9")
+        {'a': 0.95, 'b': 0.9}
+    """
+    values = {} if text is None else _numbers("--at-least", text)
+    if not isinstance(values, dict) or not all(0 < value <= 1 for value in values.values()):
+        raise InputError(f"--at-least: expected shares from above 0 to 1 by name; found {text!r}. Write a=0.95,b=0.9.")
+    return values
+
+
 def _numbers(option: str, text: str) -> float | list[float] | dict[str, float]:
     """One number, several, or numbers by name."""
     pairs = [part.rpartition("=") for part in text.split(",")]

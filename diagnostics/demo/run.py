@@ -8,8 +8,12 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from diagnostics.demo.digits import DigitsDemo, build_digits
 from diagnostics.inputs.problem import MergeProblem
+from diagnostics.inputs.tasks import Parameters, Task
 from diagnostics.report.bounds_section import bounds_section
 from diagnostics.report.curve_section import curve_section
 from diagnostics.report.document import Document, Section
@@ -103,12 +107,28 @@ def _merges(names: tuple[str, ...]) -> Iterator[dict[str, float]]:
 
 def _evaluate(demo: DigitsDemo, prediction: MergePrediction) -> Outcome:
     """Evaluate a merge on the test examples."""
-    problem, names = demo.problem, prediction.tasks
-    merged = problem.merged(prediction.coefficients)
-    expert_loss = {name: demo.test[name].mean_loss(problem.experts[name]) for name in names}
-    loss = {name: demo.test[name].mean_loss(merged) for name in names}
-    retention = {name: demo.test[name].score(merged) / demo.test[name].score(problem.experts[name]) for name in names}
-    return Outcome(prediction, loss, retention, expert_loss)
+    merged = demo.problem.merged(prediction.coefficients)
+    seen = {name: _examples(demo.test[name], merged) for name in prediction.tasks}
+    own = {name: _examples(demo.test[name], demo.problem.experts[name]) for name in prediction.tasks}
+    retention = {name: float(score.mean() / own[name][1].mean()) for name, (_, score) in seen.items()}
+    lost = {name: (score - retention[name] * own[name][1]) / own[name][1].mean() for name, (_, score) in seen.items()}
+    return Outcome(
+        prediction,
+        {name: float(loss.mean()) for name, (loss, _) in seen.items()},
+        retention,
+        {name: float(loss.mean()) for name, (loss, _) in own.items()},
+        {name: float(loss.std() / len(loss) ** 0.5) for name, (loss, _) in seen.items()},
+        {name: float(each.std() / len(each) ** 0.5) for name, each in lost.items()},
+    )
+
+
+def _examples(task: Task, params: Parameters) -> tuple[Tensor, Tensor]:
+    """Loss and score of each example."""
+    readout = task.readout
+    assert readout is not None and readout.score is not None  # the demo's tasks are classifiers
+    pairs = list(zip(task.outputs(params), task.batches, strict=True))
+    losses = torch.cat([readout.losses(out, batch).double() for out, batch in pairs])
+    return losses, torch.cat([readout.score(out, batch).double() for out, batch in pairs])
 
 
 def _baselines(demo: DigitsDemo, merges: list[dict[str, float]]) -> dict[str, Baseline]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from diagnostics.errors import InputError
-from diagnostics.inputs.config import RunConfig
+from diagnostics.inputs.config import Options, RunConfig
 from diagnostics.inputs.documents import nearest
 from diagnostics.inputs.recipes import Recipe, read_recipe
 
@@ -42,7 +42,7 @@ def recipe_config(
         kind=kind or _kind_of(recipe.base),
         coefficients=dict(recipe.weights),
         method=settings.pop("method"),
-        options=settings,
+        options=Options(**settings),
     )
     config._file = Path(path)
     return config, recipe.notes

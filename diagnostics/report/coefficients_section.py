@@ -112,7 +112,9 @@ def _choice_table(choice: CoefficientChoice) -> Table:
     rows: list[Row] = []
     for name, task in choice.prediction.tasks.items():
         limit = limits.get(name)
-        judged = [percent(limit), verdict_cell(task.retention.against(limit))] if limit is not None else ["none", "none"]
+        judged = (
+            [percent(limit), verdict_cell(task.retention.against(limit))] if limit is not None else ["none", "none"]
+        )
         kept, loss = estimate(task.retention, percent), estimate(task.loss)
         rows.append([name, number(choice.coefficients[name]), kept, loss, *judged])
     columns = ["Task", "Coefficient", "Retention", "Loss", "Asked for", "Predicted to keep it"]
@@ -125,11 +127,15 @@ def _evaluated_table(choice: CoefficientChoice) -> Table:
     rows: list[Row] = [
         [merge_label(each.coefficients), form(each.predicted), form(each.measured)] for each in choice.evaluated
     ]
-    return Table.of(f"{choice.goal[0].upper()}{choice.goal[1:]} where it was evaluated", ["Merge", "Predicted", "Measured"], rows)
+    return Table.of(
+        f"{choice.goal[0].upper()}{choice.goal[1:]} where it was evaluated", ["Merge", "Predicted", "Measured"], rows
+    )
 
 
 def _guess_table(choice: CoefficientChoice) -> Table:
     """What the usual guesses are predicted to give."""
     form, chosen = _form(choice), choice.objective.value
     rows: list[Row] = [[name, form(value), form(chosen - value)] for name, value in choice.baselines.items()]
-    return Table.of(f"Predicted {choice.goal} at the usual guesses", ["Guess", "Predicted", "Choice is better by"], rows)
+    return Table.of(
+        f"Predicted {choice.goal} at the usual guesses", ["Guess", "Predicted", "Choice is better by"], rows
+    )

@@ -85,6 +85,7 @@ def prediction_section(prediction: MergePrediction) -> Section:
         f"{percent(1 - prediction.tolerance)} of its expert's score.",
         f"Cost of this prediction: {prediction.cost}, each over one task's data.",
     ]
+    text += list(prediction.notes)
     doubts = {f"the {what} of {name}": value for name, what, value in _estimates(prediction)}
     text += [f"{note[0].upper()}{note[1:]}" for note in status_notes(doubts)]
     tables = [

@@ -16,7 +16,8 @@ from diagnostics.results import Cost, Estimate, Result, Verdict
 from diagnostics.verdicts.coefficient_search import axis, search
 from diagnostics.verdicts.finalists import Evaluation, Finalists
 from diagnostics.verdicts.landscape import Aim, Landscape, Metric, Objective
-from diagnostics.verdicts.mergeability import MergePrediction, _parts, joint_verdict, predict_merge
+from diagnostics.verdicts.merge_parts import merge_parts
+from diagnostics.verdicts.mergeability import MergePrediction, joint_verdict, predict_merge
 
 __all__ = ["CoefficientChoice", "best_coefficients"]
 
@@ -68,7 +69,8 @@ class CoefficientChoice(Result):
         merge = ", ".join(f"{name} {value:g}" for name, value in self.coefficients.items())
         how = "measured" if self.evaluations else "predicted"
         guesses = ", ".join(f"{name} {value:.4g}" for name, value in self.baselines.items())
-        tasks = [f"{name}: predicted retention {t.retention}, loss {t.loss}" for name, t in self.prediction.tasks.items()]
+        found = self.prediction.tasks
+        tasks = [f"{name}: predicted retention {t.retention}, loss {t.loss}" for name, t in found.items()]
         lines = [
             f"{merge}: {how} {self.goal} {self.objective}",
             f"  every task keeps what is asked of it: {self.verdict}",
@@ -130,7 +132,7 @@ def best_coefficients(
     """
     names = _names(problem, experts)
     _check(objective, bounds, verify, tolerance, seed)
-    parts = _parts(problem, dict.fromkeys(names, 1.0), "task_arithmetic", {})
+    parts = merge_parts(problem, dict.fromkeys(names, 1.0), "task_arithmetic", {})
     surrogates = [parts.surrogate(problem, name) for name in names]
     # A retention is a share of the expert's score, so that score must be there and not be zero.
     scored = {each.names[i]: each.expert.score > 0 for i, each in enumerate(surrogates)}

@@ -176,16 +176,12 @@ class Finalists:
         # whichever is the choice's worst, the finalist's worst is not above the finalist's value for that one.
         aim, worth = self.landscape.aim, self.landscape.aim.worth
         predicted, known, half = worth(self.predicted), worth(self.known), np.abs(worth(self.half))
-        paired = predicted - predicted[self.choice] + np.abs(worth(self._paired()))
+        paired = predicted - predicted[self.choice] + np.abs(worth(self.landscape.halves(self.points, self.choice)))
         paired[self.evaluated] = np.inf  # what was measured needs no prediction of it
         high, low = known + half, (known - half)[self.choice]
         if aim.objective == "mean":
             return np.minimum(paired, high - low).mean(-1)
         return np.minimum(paired, high.min(-1, keepdims=True) - low).max(-1)
-
-    def _paired(self) -> Outcomes:
-        """Half-widths of the differences from the choice."""
-        return self.landscape.paired_halves(self.points, self.choice)
 
 
 def _with_caution(landscape: Landscape, predicted: Outcomes, half: Outcomes) -> list[int]:

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from diagnostics.verdicts.mergeability import LOSS_SHARE, QUANTILE, SCORE_SHARE
-from diagnostics.verdicts.surrogate import Envelope, Surrogate
+from diagnostics.verdicts.surrogate import Surrogate
 
 __all__ = ["Aim", "Landscape", "Metric", "Objective", "Outcomes"]
 
@@ -234,45 +234,26 @@ class Landscape:
         losses, scores = np.array(found).T
         return self._outcomes(losses[None], scores[None])
 
-    def halves(self, points: np.ndarray) -> Outcomes:
-        """Return how far the outcomes at some points are open.
+    def halves(self, points: np.ndarray, reference: int | None = None) -> Outcomes:
+        """Return how far the outcomes at some points are open, or their differences from one of them.
 
         Args:
             points: λ of each merge, [K, T].
+            reference: Row of the point that the others are compared with, if any.
 
         Returns:
-            Half-widths.
+            Half-widths, as a prediction of one merge has them.
         """
-        return self._half_widths(
-            [
-                [s.envelope(at, s.outputs(at)) for at in (dict(zip(s.names, point, strict=True)) for point in points)]
-                for s in self.surrogates
-            ]
-        )
-
-    def paired_halves(self, points: np.ndarray, reference: int) -> Outcomes:
-        """Return how far differences from one of the points are open.
-
-        Args:
-            points: λ of each merge, [K, T].
-            reference: Row of the point that the others are compared with.
-
-        Returns:
-            Half-widths of the differences.
-        """
-        return self._half_widths([surrogate.paired_envelope(points, reference) for surrogate in self.surrogates])
+        gaps, retentions = [], []
+        for surrogate in self.surrogates:
+            found = surrogate.envelopes(points, reference)
+            share = LOSS_SHARE if surrogate.task.readout else QUANTILE
+            gaps.append([share * each.loss for each in found])
+            retentions.append([SCORE_SHARE * each.score / (surrogate.expert.score or np.nan) for each in found])
+        return Outcomes(np.array(gaps).T, np.array(retentions).T)
 
     def _outcomes(self, losses: np.ndarray, scores: np.ndarray) -> Outcomes:
         """Losses and scores against the experts' own; no retention without a score, or where the expert's is zero."""
         own = [surrogate.expert for surrogate in self.surrogates]
         shares = np.array([each.score or np.nan for each in own])
         return Outcomes(losses - np.array([each.loss for each in own]), scores / shares)
-
-    def _half_widths(self, envelopes: Sequence[Sequence[Envelope]]) -> Outcomes:
-        """Half-widths as a prediction of one merge has them; tasks first in, merges first out."""
-        gaps, retentions = [], []
-        for surrogate, found in zip(self.surrogates, envelopes, strict=True):
-            share = LOSS_SHARE if surrogate.task.readout else QUANTILE
-            gaps.append([share * each.loss for each in found])
-            retentions.append([SCORE_SHARE * each.score / (surrogate.expert.score or np.nan) for each in found])
-        return Outcomes(np.array(gaps).T, np.array(retentions).T)

@@ -7,18 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.problem import Coefficients, MergeProblem
-from diagnostics.measures.merge_methods import MERGE_METHODS, method_contributions
-from diagnostics.measures.outputs import Observation, OutputTable
-from diagnostics.measures.vectors import inner, shifted
+from diagnostics.measures.vectors import shifted
 from diagnostics.results import Cost, Estimate, Result, Status, Verdict
 from diagnostics.verdicts.attribution import layer_effects
-from diagnostics.verdicts.surrogate import NODES, Reading, Surrogate
+from diagnostics.verdicts.merge_parts import VECTORS, MergeParts, merge_parts
+from diagnostics.verdicts.surrogate import Reading, Surrogate
 
 __all__ = ["About", "MergePrediction", "Reason", "TaskPrediction", "joint_verdict", "predict_merge", "task_prediction"]
 
@@ -29,9 +27,6 @@ QUANTILE = 1.645
 # Errors of single examples partly cancel in their mean. What is left of them at 90 %, as a share of the mean absolute
 # change; calibrated by ``benchmarks.prediction.calibrate`` on other tasks than those that coverage is reported for.
 LOSS_SHARE, SCORE_SHARE = 0.6, 1.1
-# A merge that is not linear in the task vectors is one point: no coefficients beyond it are asked for.
-_METHOD_NODES = (0.5, 1.0)
-_VECTORS = "task vectors"
 
 
 @dataclass(frozen=True)
@@ -101,6 +96,7 @@ class MergePrediction(Result):
         cost: Passes over one task's data that the prediction rests on, all tasks added up.
         method: The merge method.
         about: What the intervals are about: the population that the examples are drawn from, or these examples.
+        notes: What should be known about the tasks' examples.
     """
 
     coefficients: dict[str, float]
@@ -111,12 +107,14 @@ class MergePrediction(Result):
     cost: Cost
     method: str
     about: str = "population"
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         merge = ", ".join(f"{name} {value:g}" for name, value in self.coefficients.items())
         lines = [f"{self.verdict}: every task keeps {1 - self.tolerance:.0%} of its expert's score ({merge})"]
         lines += [f"  {name}: retention {task.retention}, loss {task.loss}" for name, task in self.tasks.items()]
         lines += [f"  because {reason}" for reason in self.reasons[:3]]
+        lines += [f"  note: {note}" for note in self.notes]
         return "\n".join([*lines, f"  cost: {self.cost}"])
 
 
@@ -139,7 +137,8 @@ def predict_merge(
     Args:
         problem: The merge problem.
         coefficients: λ; an expert that a mapping does not name takes no part.
-        method: One of ``MERGE_METHODS``.
+        method: One of ``MERGE_METHODS``, or ``"linear_lora"``: A and B of LoRA adapters merged apart, as PEFT's
+            ``combination_type="linear"`` does; then ``adapters`` names their folders.
         tolerance: Share of its expert's score that a task may lose.
         about: Whether intervals are about the ``population`` that the examples are drawn from, or about these
             ``examples`` alone, without the error of sampling.
@@ -163,7 +162,7 @@ def predict_merge(
     if about not in get_args(About):
         raise InputError(f"about: expected one of {list(get_args(About))}; found {about!r}.")
     lambdas = problem.coefficients(coefficients)
-    parts = _parts(problem, lambdas, method, settings)
+    parts = merge_parts(problem, lambdas, method, settings)
     tasks, reasons, cost = {}, [], Cost()
     for name in lambdas:
         surrogate = parts.surrogate(problem, name)
@@ -173,7 +172,8 @@ def predict_merge(
         cost += surrogate.cost + causes.cost
     verdict = joint_verdict([task.retention.against(1 - tolerance) for task in tasks.values()])
     ranked = tuple(sorted(reasons, key=_effect))
-    return MergePrediction(lambdas, tasks, tolerance, verdict, ranked, cost, method, about)
+    notes = tuple(note for name in lambdas for note in problem.tasks[name].notes)
+    return MergePrediction(lambdas, tasks, tolerance, verdict, ranked, cost, method, about, notes)
 
 
 def joint_verdict(parts: Sequence[Verdict]) -> Verdict:
@@ -232,62 +232,6 @@ def _estimate(value: float, expansion: float, examples: Tensor | None, floor: fl
     )
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """A merge as a sum of one vector for each expert, at coefficients that may be one."""
-
-    key: Any
-    vectors: Mapping[str, Mapping[str, Tensor]]
-    point: dict[str, float]
-    nodes: tuple[float, ...]
-
-    def surrogate(self, problem: MergeProblem, name: str) -> Surrogate:
-        """The predicted outputs of one task, measured once for a problem."""
-        table = _table(problem, name, self.key, self.vectors)
-        expert = _table(problem, name, _VECTORS, problem.task_vectors).read([Observation(name, 1.0)])
-        return problem.cached(
-            ("surrogate", self.key, name, tuple(self.point)),
-            lambda: Surrogate(
-                problem.tasks[name],
-                table,
-                name,
-                list(self.point),
-                self._gram(problem),
-                self.nodes,
-                [batch[0] for batch in expert],
-            ),
-        )
-
-    def _gram(self, problem: MergeProblem) -> np.ndarray:
-        """Inner products of the vectors, each computed once for a problem."""
-
-        def product(first: str, second: str) -> float:
-            pair = sorted((first, second))
-            return problem.cached(("inner", self.key, *pair), lambda: inner(*(self.vectors[each] for each in pair)))
-
-        return np.array([[product(first, second) for second in self.point] for first in self.point])
-
-
-def _table(problem: MergeProblem, name: str, key: Any, vectors: Mapping[str, Mapping[str, Tensor]]) -> OutputTable:
-    """The outputs measured for one task, kept with the problem."""
-    return problem.cached(("outputs", key, name), lambda: OutputTable(problem.tasks[name], problem.base, vectors))
-
-
-def _parts(problem: MergeProblem, lambdas: dict[str, float], method: str, settings: Mapping[str, Any]) -> _Parts:
-    """Split a merge into the parts of its experts."""
-    if method == "task_arithmetic" and not settings:
-        return _Parts(_VECTORS, problem.task_vectors, lambdas, NODES)
-    known = MERGE_METHODS.get(method)
-    if known is not None and known.keeps == "all" and not known.elects:
-        # A method that is linear in the task vectors changes the coefficients and nothing else.
-        units = {name: {"": torch.ones(1, dtype=torch.float64)} for name in lambdas}
-        shares = method_contributions(units, lambdas, method, **settings)
-        return _Parts(_VECTORS, problem.task_vectors, {n: float(s[""]) for n, s in shares.items()}, NODES)
-    key = (method, repr(sorted(settings.items())), tuple(lambdas.items()))
-    vectors = problem.cached(key, lambda: method_contributions(problem.task_vectors, lambdas, method, **settings))
-    return _Parts(key, vectors, dict.fromkeys(lambdas, 1.0), _METHOD_NODES)
-
-
 def _effect(reason: Reason) -> tuple[float, float]:
     """Sort key: the largest loss of retention first, then the largest rise of the loss."""
     return (0.0 if math.isnan(reason.retention) else reason.retention, -reason.loss)
@@ -297,7 +241,7 @@ class _Causes:
     """Why a task loses: its own scaling, and each partner on top of it."""
 
     def __init__(
-        self, problem: MergeProblem, name: str, surrogate: Surrogate, parts: _Parts, lambdas: Mapping[str, float]
+        self, problem: MergeProblem, name: str, surrogate: Surrogate, parts: MergeParts, lambdas: Mapping[str, float]
     ) -> None:
         self.problem, self.name, self.surrogate, self.parts, self.lambdas = problem, name, surrogate, parts, lambdas
         self.cost = Cost()
@@ -307,7 +251,7 @@ class _Causes:
         point, own = self.parts.point, self.surrogate.expert
         alone = {self.name: point[self.name]}
         scaled = self.surrogate.read(self.surrogate.outputs(alone))
-        cause = "own scaling" if self.parts.key == _VECTORS else "own trimming"
+        cause = "own scaling" if self.parts.key == VECTORS else "own trimming"
         reasons = [self._reason(cause, "", own, scaled)]
         for partner, value in point.items():
             if partner != self.name:
@@ -319,7 +263,7 @@ class _Causes:
     def _reason(self, cause: str, partner: str, before: Reading, after: Reading) -> Reason:
         own = self.surrogate.expert.score
         change = (after.score - before.score) / own if own else math.nan
-        coefficient = self.lambdas[partner or self.name]
+        coefficient = self.lambdas.get(partner or self.name, 1.0)
         return Reason(self.name, cause, partner, coefficient, change, after.loss - before.loss)
 
     def with_layers(self, reasons: list[Reason]) -> list[Reason]:

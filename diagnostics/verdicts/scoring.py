@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.stats import rankdata
 
 from diagnostics.results import Estimate, Result, Verdict
-from diagnostics.verdicts.mergeability import MergePrediction
+from diagnostics.verdicts.mergeability import QUANTILE, MergePrediction
 
-__all__ = ["Baseline", "Outcome", "PredictorScore", "Scorecard", "score_predictions"]
+__all__ = ["OURS", "Baseline", "Outcome", "PredictorScore", "Scorecard", "score_predictions"]
+
+# This package's own predictor, in tables of predictors.
+OURS = "coefficient process"
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,16 @@ class Outcome(Result):
         loss: Measured loss by task.
         retention: Measured retention by task: score over the expert's own score on the same examples.
         expert_loss: Loss of each task's own expert on the same examples.
+        loss_stderr: Standard error of each measured loss as that of the population; zero by default.
+        retention_stderr: The same of the retention.
     """
 
     prediction: MergePrediction
     loss: dict[str, float]
     retention: dict[str, float]
     expert_loss: dict[str, float]
+    loss_stderr: Mapping[str, float] = field(default_factory=dict)
+    retention_stderr: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def kept(self) -> bool:
@@ -76,7 +83,7 @@ class Scorecard(Result):
         pairs: Number of (merge, task) pairs.
         failures: Merges in which some task lost more than the tolerance.
         verdicts: For each verdict, how many merges kept every task and how many did not.
-        retention_coverage: Share of retention intervals that hold the measured value.
+        retention_coverage: Share of retention intervals that hold the measured value, widened by its sampling error.
         loss_coverage: The same for the loss.
         confidence: The share that was promised.
         predictors: Scores by predictor, this package's first, baselines after.
@@ -136,7 +143,7 @@ def score_predictions(outcomes: Sequence[Outcome], baselines: Mapping[str, Basel
 
     ours = np.array([task.retention.value for task in predicted])
     our_gap = np.array([task.loss.value - task.expert_loss for task in predicted])
-    predictors = {"output expansion": scored(ours, our_gap, True)}
+    predictors = {OURS: scored(ours, our_gap, True)}
     for label, baseline in (baselines or {}).items():
         rows = zip(baseline.values, outcomes, strict=True)
         flat = np.array([row[name] for row, outcome in rows for name in outcome.prediction.tasks])
@@ -146,16 +153,27 @@ def score_predictions(outcomes: Sequence[Outcome], baselines: Mapping[str, Basel
         pairs=len(pairs),
         failures=int((~kept).sum()),
         verdicts=_table(outcomes),
-        retention_coverage=_coverage([task.retention for task in predicted], retention),
-        loss_coverage=_coverage([task.loss for task in predicted], loss),
+        retention_coverage=_coverage(
+            [task.retention for task in predicted],
+            retention,
+            [outcome.retention_stderr.get(name, 0.0) for outcome, name in pairs],
+        ),
+        loss_coverage=_coverage(
+            [task.loss for task in predicted], loss, [outcome.loss_stderr.get(name, 0.0) for outcome, name in pairs]
+        ),
         confidence=predicted[0].retention.confidence,
         predictors=predictors,
     )
 
 
-def _coverage(estimates: Sequence[Estimate], measured: np.ndarray) -> float:
-    """Share of intervals that hold the measured value."""
-    return float(np.mean([e.lower <= value <= e.upper for e, value in zip(estimates, measured, strict=True)]))
+def _coverage(estimates: Sequence[Estimate], measured: np.ndarray, stderr: Sequence[float]) -> float:
+    """Share of intervals that hold the measured value, each widened by the measurement's own error."""
+    held = [
+        value.value - math.hypot(value.value - value.lower, QUANTILE * error) <= seen
+        and seen <= value.value + math.hypot(value.upper - value.value, QUANTILE * error)
+        for value, seen, error in zip(estimates, measured, stderr, strict=True)
+    ]
+    return float(np.mean(held))
 
 
 def _table(outcomes: Sequence[Outcome]) -> dict[str, dict[str, int]]:

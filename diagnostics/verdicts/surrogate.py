@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,21 +161,24 @@ class Surrogate:
         losses, scores = sums / counts[:, None]
         return losses, scores
 
-    def paired_envelope(self, points: np.ndarray, reference: int) -> list[Envelope]:
-        """Return how far differences from one point are open: errors at nearby points are much the same.
+    def envelopes(self, points: np.ndarray, reference: int | None = None) -> list[Envelope]:
+        """Return :meth:`envelope` at many coefficients, or of differences from one of them.
+
+        Errors at nearby points are much the same, so differences are known better than their parts.
 
         Args:
             points: λ of the experts in their order, one row a point, [K, T].
-            reference: Row of the point that the others are compared with.
+            reference: Row of the point that the others are compared with, if any.
 
         Returns:
-            For each point, mean absolute changes of an example's difference from the reference, over joint draws of
-            normal noise with one standard deviation on the outputs at all points.
+            For each point, mean absolute changes over joint draws of the noise at all points.
         """
         covariance = self._process.covariance(points)
         if self.task.readout is None:  # the output is the loss: no draws are needed
-            apart = np.diag(covariance) + covariance[reference, reference] - 2 * covariance[:, reference]
-            return [Envelope(self._loss_spread(max(0.0, float(each))), math.nan) for each in apart]
+            variances = np.diag(covariance)
+            if reference is not None:
+                variances = variances + variances[reference] - 2 * covariance[:, reference]
+            return [Envelope(self._loss_spread(max(0.0, float(each))), math.nan) for each in variances]
         eigenvalues, vectors = np.linalg.eigh(covariance)
         root = torch.from_numpy(vectors * np.sqrt(eigenvalues.clip(0)))
         weights, generator = torch.from_numpy(self._process.weights(points)), torch.Generator().manual_seed(0)
@@ -190,7 +193,8 @@ class Surrogate:
                 noise = deviation * torch.tensordot(root, draw, dims=1)
                 moved = self._read_many(outputs + noise, batch, size)
                 for kind, change in enumerate(new - old for new, old in zip(moved, center, strict=True)):
-                    sums[kind] += (change - change[reference]).abs().sum(1).numpy()
+                    apart = change if reference is None else change - change[reference]
+                    sums[kind] += apart.abs().sum(1).numpy()
         return [Envelope(float(loss), float(score)) for loss, score in (sums / counts[:, None]).T]
 
     def _loss_spread(self, variance: float) -> float:
@@ -207,10 +211,20 @@ class Surrogate:
 
     def _read_many(self, outputs: Tensor, batch: Any, size: int) -> tuple[Tensor, Tensor]:
         """Losses and scores of one batch at several points; NaN stands for scores that the task does not have."""
-        parts = [self._read(each, batch, size) for each in outputs]
-        nothing = torch.full((1,), math.nan, dtype=torch.float64)
-        scores = [nothing if part.scores is None else part.scores for part in parts]
-        return torch.stack([part.losses for part in parts]), torch.stack(scores)
+        readout = readout_of(self.task)
+        losses = _at_each(lambda out: _spread(readout.losses(out, batch), size), outputs)
+        score = readout.score
+        if score is None:
+            return losses, torch.full((len(outputs), 1), math.nan, dtype=torch.float64)
+        return losses, _at_each(lambda out: score(out, batch).double(), outputs)
+
+
+def _at_each(read: Callable[[Tensor], Tensor], outputs: Tensor) -> Tensor:
+    """Read all points in one call; a function that looks at single numbers is called point by point."""
+    try:
+        return torch.func.vmap(read)(outputs)
+    except RuntimeError:
+        return torch.stack([read(each) for each in outputs])
 
 
 def _pooled(variances: Tensor) -> Tensor:

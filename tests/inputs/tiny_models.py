@@ -111,14 +111,16 @@ def causal_lm(
     return moved(model, seed, scale=0.4).to(dtype).eval()
 
 
-def with_lora(model: torch.nn.Module, modules: list[str] | str = "all-linear") -> PeftModel:
+def with_lora(
+    model: torch.nn.Module, modules: list[str] | str = "all-linear", task_type: str | None = "CAUSAL_LM"
+) -> PeftModel:
     """The model with an adapter whose B is zero, as training begins."""
     torch.manual_seed(0)
     with warnings.catch_warnings():
         # PEFT still asks transformers by a name that is on its way out.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         transposed = model.config.model_type == "gpt2"
-        config = LoraConfig(r=2, target_modules=modules, task_type="CAUSAL_LM", fan_in_fan_out=transposed)
+        config = LoraConfig(r=2, target_modules=modules, task_type=task_type, fan_in_fan_out=transposed)
         return get_peft_model(model, config)
 
 

@@ -143,7 +143,7 @@ def scorecard() -> Scorecard:
         loss_coverage=0.833,
         confidence=0.9,
         predictors={
-            "output expansion": PredictorScore(0.013, 0.95, 0.97, 0.99),
+            "coefficient process": PredictorScore(0.013, 0.95, 0.97, 0.99),
             "cosine": PredictorScore(nan, 0.12, 0.1, 0.55),
             "single models added up": PredictorScore(nan, 0.7, 0.88, 0.9),
         },

@@ -149,7 +149,7 @@ class TestOutcomes:
 
     def test_baselines_stand_beside_ours_first(self):
         table = self.section.tables[1]
-        assert column(table, "Predictor")[0] == "output expansion"
+        assert column(table, "Predictor")[0] == "coefficient process"
         assert column(table, "Mean retention error") == ["1.3 points", "undefined", "undefined"]
 
     def test_coverage_below_the_promise_is_bad_unless_chance_explains_it(self):

@@ -137,3 +137,31 @@ def test_mutants_of_the_covariance_are_caught(slip, monkeypatch):
     mutant = CoefficientProcess(points, directions).at([0.7, 0.7])
     truth = f([0.7, 0.7])
     assert abs(mutant.weights @ y - truth) > 3 * abs(right.weights @ y - truth)
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 10**6), degree=st.sampled_from([1, 2]), experts=st.integers(1, 4))
+def test_joint_covariance_has_the_variances_on_its_diagonal_and_weights_are_those_of_single_points(
+    seed, degree, experts
+):
+    points, directions, rng = observed(seed, experts)
+    process = CoefficientProcess(points, directions, degree=degree)
+    where = rng.uniform(0, 1.5, size=(5, experts))
+    found = process.covariance(where)
+    assert found == pytest.approx(found.T, abs=1e-9)
+    assert np.linalg.eigvalsh(found).min() > -1e-7, "a covariance has no negative variances"
+    for point, variance, weights in zip(where, np.diag(found), process.weights(where), strict=True):
+        assert variance == pytest.approx(process.at(point).variance, abs=1e-8)
+        assert weights == pytest.approx(process.at(point).weights, abs=1e-9)
+
+
+def test_joint_covariance_is_that_of_an_error_seen_at_another_point():
+    """Observing the value at v too shrinks the variance at u by Cov(u, v)² / Var(v), nugget aside."""
+    points, directions, _ = observed(0)
+    u, v = np.array([1.2, 0.9]), np.array([0.8, 1.1])
+    found = CoefficientProcess(points, directions).covariance([u, v])
+    told = CoefficientProcess(np.vstack([points, v]), np.vstack([directions, 0 * v])).at(u).variance
+    assert told == pytest.approx(found[0, 0] - found[0, 1] ** 2 / found[1, 1], rel=1e-2)
+    assert told < 0.5 * found[0, 0], "points this near know much of each other"
+    apart = found[0, 0] * (1 - 0.0)
+    assert told != pytest.approx(apart, rel=0.1), "the mutant whose points err independently"

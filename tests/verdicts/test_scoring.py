@@ -1,5 +1,6 @@
 """Scoring predictions: counts, errors, ranks and coverage on outcomes made by hand."""
 
+import dataclasses
 import math
 
 import pytest
@@ -42,11 +43,11 @@ def test_counts_of_verdicts_against_events():
 
 def test_errors_and_coverage():
     card = score_predictions(OUTCOMES)
-    assert card.predictors["output expansion"].retention_mae == pytest.approx(
+    assert card.predictors["coefficient process"].retention_mae == pytest.approx(
         (0.01 + 0.02 + 0.02 + 0.2 + 0.02 + 0.12) / 6
     )
     assert card.retention_coverage == card.loss_coverage == pytest.approx(4 / 6)
-    assert card.predictors["output expansion"].failure_auc == 1.0
+    assert card.predictors["coefficient process"].failure_auc == 1.0
 
 
 def test_a_perfect_and_a_reversed_baseline():
@@ -61,12 +62,23 @@ def test_a_perfect_and_a_reversed_baseline():
 
 
 def test_auc_needs_both_outcomes():
-    assert math.isnan(score_predictions(OUTCOMES[:1]).predictors["output expansion"].failure_auc)
+    assert math.isnan(score_predictions(OUTCOMES[:1]).predictors["coefficient process"].failure_auc)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6), st.lists(st.floats(0, 1), min_size=1, max_size=6))
 def test_auc_is_the_share_of_pairs_in_order(kept, lost):
     outcomes = [outcome([told], [1.0]) for told in kept] + [outcome([told], [0.5]) for told in lost]
     pairs = [(high > low) + 0.5 * (high == low) for high in kept for low in lost]
-    found = score_predictions(outcomes).predictors["output expansion"].failure_auc
+    found = score_predictions(outcomes).predictors["coefficient process"].failure_auc
     assert found == pytest.approx(sum(pairs) / len(pairs))
+
+
+def test_coverage_allows_for_the_error_of_the_measurement():
+    """A measured value just outside the interval is held where it is itself uncertain, and not where it is exact."""
+    (first, *_) = OUTCOMES
+    name = next(iter(first.prediction.tasks))
+    told = first.prediction.tasks[name].retention
+    missed = dataclasses.replace(first, retention={**first.retention, name: told.upper + 0.01})
+    unsure = dataclasses.replace(missed, retention_stderr={name: 0.1})
+    exact, wide = (score_predictions([each]).retention_coverage for each in (missed, unsure))
+    assert wide > exact
