@@ -323,7 +323,6 @@ def test_linear_merging_of_adapters_is_predicted_with_its_cross_terms(tmp_path):
     for name, task in found.tasks.items():
         truth = problem.tasks[name].mean_loss(merged)
         assert abs(task.loss.value - truth) < 0.5 * abs(plain.tasks[name].loss.value - truth), name
-    assert any(reason.partner == "A x B cross terms" for reason in found.reasons)
 
 
 def test_linear_merging_of_adapters_needs_their_folders():
