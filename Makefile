@@ -26,6 +26,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.minilm.experts
 	$(BIN)/python -m benchmarks.minilm_bounds
 	$(BIN)/python -m benchmarks.demo_seeds
+	$(BIN)/python -m benchmarks.coefficient_regret
 	$(BIN)/python -m benchmarks.derivative_costs
 	$(BIN)/python -m benchmarks.audit_costs
 	$(BIN)/python -m benchmarks.composition.base
@@ -36,6 +37,7 @@ bench: $(VENV)/.installed
 bench-quick: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.minilm_bounds --quick
 	$(BIN)/python -m benchmarks.demo_seeds --quick
+	$(BIN)/python -m benchmarks.coefficient_regret --quick
 	$(BIN)/python -m benchmarks.derivative_costs --quick
 	$(BIN)/python -m benchmarks.audit_costs --quick
 	$(BIN)/python -m benchmarks.composition.study --quick

@@ -68,7 +68,7 @@ def choices(problem: dx.MergeProblem, names: tuple[str, ...], grid: np.ndarray) 
         others = {key: float(join(retentions(problem, names, (v,) * len(names)))) for key, v in guesses.items()}
         for verify in VERIFY:
             choice = dx.best_coefficients(problem, names, objective=objective, verify=verify)
-            value = float(join(retentions(problem, names, tuple(choice.coefficients.values()))))
+            value = float(join(retentions(problem, names, tuple(choice.coefficients[name] for name in names))))
             yield {
                 "experts": names,
                 "objective": objective,
@@ -102,10 +102,17 @@ def show(out: Path, console: Console) -> None:
         told = [row for row in rows if row["verify"] == verify]
         lost = [row["best"] - row["value"] for row in told]
         held = sum(each <= row["regret_bound"] + 1e-9 for each, row in zip(lost, told, strict=True))
+        inside = sum(
+            row["predicted"]["lower"] - 1e-6 <= row["value"] <= row["predicted"]["upper"] + 1e-6 for row in told
+        )
         console.print(
             f"verify {verify}: mean regret {points(float(np.mean(lost)))}, largest {points(max(lost))}; "
-            f"within the bound told in {held} of {len(told)}"
+            f"within the bound told in {held} of {len(told)}, objective inside its interval in {inside}"
         )
+    first = [row for row in rows if row["verify"] == VERIFY[0]]
+    for name in guess_names(rows):
+        lost = [row["best"] - row["guesses"][name] for row in first]
+        console.print(f"{name}: mean regret {points(float(np.mean(lost)))}, largest {points(max(lost))}")
 
 
 def guess_names(rows: list[dict[str, Any]]) -> list[str]:

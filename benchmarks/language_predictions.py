@@ -205,7 +205,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    console = Console(width=190)
+    console = Console(width=210)
     if options.quick:
         with tempfile.TemporaryDirectory() as folder:
             run(quick(Path(folder)), Path(folder) / "quick.json", (4, 4), console)

@@ -165,7 +165,8 @@ def table_of(title: str, slices: dict[str, list[Row]], rules: Sequence[str], whe
     table = Table(title=title, caption="retention MAE in points / Pearson r of retention / Spearman r of the loss gap")
     for column in ("", "rows", "lose > 10 %", *rules, "90 % held: retention", "loss"):
         table.add_column(column, justify="right" if column else "left")
-    for name, rows in slices.items():
+    filled = {name: rows for name, rows in slices.items() if rows}  # a run that was cut short has not come to all
+    for name, rows in filled.items():
         held = coverage(rows, where)
         cells = [_cell(figures(rows, rule, where)) for rule in rules]
         table.add_row(
@@ -201,7 +202,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    console = Console(width=190)
+    console = Console(width=210)
     if options.quick:
         with tempfile.TemporaryDirectory() as folder:
             run(Path(folder) / "quick.json", True, console)

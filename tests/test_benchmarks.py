@@ -1,7 +1,21 @@
 """Every benchmark runs from end to end on the sample that is shipped with it."""
 
-from benchmarks import audit_costs, demo_seeds, derivative_costs, minilm_bounds
+import pytest
+import torch
+
+import diagnostics as dx
+from benchmarks import (
+    audit_costs,
+    coefficient_regret,
+    demo_seeds,
+    derivative_costs,
+    language_predictions,
+    method_predictions,
+    minilm_bounds,
+)
 from benchmarks.composition import study
+from benchmarks.prediction.study import OURS
+from diagnostics.measures.outputs import OutputTable
 
 
 def test_minilm_bounds_dry_run(capsys):
@@ -13,6 +27,12 @@ def test_minilm_bounds_dry_run(capsys):
 def test_demo_seeds_dry_run(capsys):
     demo_seeds.main(["--quick"])
     assert "The demo at several seeds" in capsys.readouterr().out
+
+
+def test_coefficient_regret_dry_run(capsys):
+    coefficient_regret.main(["--quick"])
+    printed = capsys.readouterr().out
+    assert "Regret of chosen coefficients" in printed and "within the bound told in 2 of 2" in printed
 
 
 def test_derivative_costs_dry_run(capsys):
@@ -30,3 +50,60 @@ def test_composition_study_dry_run(capsys):
     study.main(["--quick"])
     printed = capsys.readouterr().out
     assert "relative alignment error (main)" in printed and "published sign" in printed
+
+
+def test_method_predictions_dry_run(capsys):
+    method_predictions.main(["--quick"])
+    printed = capsys.readouterr().out
+    assert "all that trim or drop" in printed and "of these, 3 experts" in printed
+
+
+def test_language_predictions_dry_run(capsys):
+    language_predictions.main(["--quick"])
+    printed = capsys.readouterr().out
+    assert "on 4 seen examples" in printed and "on 4 unseen examples" in printed
+
+
+def around(value):
+    """An interval of +-0.1."""
+    return [value - 0.1, value + 0.1]
+
+
+def row(loss, retention, told_loss, told_retention):
+    """A row of a prediction benchmark: measured and predicted, an expert of loss 1, intervals of +-0.1."""
+    return {
+        "seen": {"loss": loss, "expert_loss": 1.0, "retention": retention},
+        "predicted": {OURS: {"loss": told_loss, "retention": told_retention}, "size": {"score": -told_loss}},
+        "intervals": {"seen": {"loss": around(told_loss), "retention": around(told_retention)}},
+    }
+
+
+def test_figures_of_predictions_known_by_hand():
+    rows = [row(1.0, 1.0, 1.05, 0.98), row(1.5, 0.8, 1.4, 0.72), row(3.0, 0.5, 2.0, 0.62)]
+    found = method_predictions.figures(rows, OURS)
+    assert found["MAE"] == pytest.approx(100 * (0.02 + 0.08 + 0.12) / 3)
+    assert found["gap"] == pytest.approx(1), "the order is right, if not the size"
+    assert method_predictions.figures(rows, "size")["gap"] == pytest.approx(1), "a lower score means a larger gap"
+    assert method_predictions.coverage(rows) == {"retention": pytest.approx(2 / 3), "loss": pytest.approx(2 / 3)}
+    assert method_predictions.lost(rows) == pytest.approx(2 / 3)
+
+
+def test_an_error_of_measurement_widens_intervals():
+    short = row(1.0, 0.8, 1.0, 1.0)
+    noisy = {**short, "seen": {**short["seen"], "retention_stderr": 0.2}}
+    assert method_predictions.coverage([short])["retention"] == 0
+    assert method_predictions.coverage([noisy])["retention"] == 1
+
+
+def test_single_models_added_on_outputs_are_exact_for_a_linear_model():
+    torch.manual_seed(0)
+    base, *experts = [{"weight": torch.randn(3, 2), "bias": torch.randn(3)} for _ in range(3)]
+    data = (torch.randn(5, 2), torch.tensor([0, 1, 2, 0, 1]))
+    task = dx.Task.from_module("a", torch.nn.Linear(2, 3), torch.nn.functional.cross_entropy, data, batch_size=3)
+    problem = dx.MergeProblem(base, dict(zip("ab", experts, strict=True)), {"a": task, "b": task})
+    table, merge = OutputTable(problem.tasks["a"], problem.base, problem.task_vectors), {"a": 0.5, "b": 0.7}
+    told = {rule: torch.cat(each) for rule, each in language_predictions.simpler(table, "a", merge).items()}
+    real = torch.cat(task.outputs(problem.merged(merge))).double()
+    assert torch.allclose(told["single models added"], real, atol=1e-5)
+    assert not torch.allclose(told["own update alone"], real, atol=0.1), "the partner's part is missing there"
+    assert torch.allclose(told["own update alone"], torch.cat(task.outputs(problem.merged({"a": 0.5}))).double())

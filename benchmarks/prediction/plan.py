@@ -10,7 +10,7 @@ from itertools import combinations
 # other languages, and tasks that have nothing to do with each other. All twelve tasks take part somewhere.
 GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "full": (("section-en", "section-shifted", "section-fr", "role", "interface"),),
-    "full-high": (("role", "role-shifted", "section-en", "interface"),),
+    "full-high": (("role", "role-shifted", "section-en"),),
     "lora": (
         ("section-de", "section-shifted", "toolkit", "language"),
         ("section-en", "section-fr", "purpose", "implemented-in"),

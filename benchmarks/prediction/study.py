@@ -21,6 +21,7 @@ from scipy.stats import rankdata
 
 from benchmarks.minilm.experts import EXPERTS, load_problem_parts
 from benchmarks.prediction.measure import FOLDER
+from benchmarks.prediction.metrics import linear_predictor, load_metrics
 from benchmarks.prediction.plan import GROUPS
 from benchmarks.prediction.predict import Row, rows_of
 from diagnostics.report.json import write_json
@@ -50,6 +51,7 @@ def vectors(rows: Sequence[Row]) -> dict[str, dict[str, np.ndarray]]:
         ("own-task mean (leave-one-out)", own_means(rows)),
     ):
         found[rule] = values
+    found["linear in pair metrics (fitted)"] = {"retention": linear_predictor(rows, load_metrics())}
     for rule in ("mean cosine with the partners", "size of the partners' updates"):
         score = np.array([row["similarities"][rule] for row in rows])
         found[rule] = {"score": score}
@@ -246,9 +248,7 @@ def collect() -> list[Row]:
         for number, group in enumerate(groups):
             folder = FOLDER / family / str(number)
             if not (folder / "outcomes.safetensors").exists():
-                print(
-                    f"{family} {number}: not measured yet; run python -m benchmarks.prediction.measure --family {family}"
-                )
+                print(f"{family} {number}: run python -m benchmarks.prediction.measure --family {family} first")
                 continue
             rows += rows_of(load_problem_parts(group, folder=EXPERTS / family), folder, family)
     return rows

@@ -21,11 +21,12 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
-__all__ = ["CoefficientProcess", "Posterior", "coordinates"]
+__all__ = ["CoefficientProcess", "Posterior", "coordinates", "fit_process"]
 
-# ℓ in units of one expert's whole update, and a: on this scale outputs bend. Chosen on digit networks of one seed and
-# six pairs of MiniLM experts among four tasks; ``benchmarks/`` shows what other values do.
+# ℓ where nothing tells it, in units of one expert's whole update, and a: on this scale outputs bend.
 LENGTH, SHAPE = 1.5, 2.0
+# Values of ℓ that data choose among.
+LENGTHS = (0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 # Variance of a measured derivative beyond the smooth function's, in units of σ²: kinks of activations are smaller
 # than ℓ. It also keeps the system well-conditioned, as _NUGGET does for values.
 ROUGHNESS, _NUGGET = 1e-3, 1e-8
@@ -96,7 +97,7 @@ class CoefficientProcess:
         towards = np.asarray(directions, float)
         self._basis = np.eye(towards.shape[1]) if gram is None else coordinates(gram)
         self._points, self._directions = np.asarray(points, float) @ self._basis, towards @ self._basis
-        self._degree, self._length = degree, length
+        self._degree, self.length = degree, length
         covariance = _covariance(self._points, self._directions, self._points, self._directions, length)
         covariance += np.diag(_NUGGET + ROUGHNESS * (self._directions**2).sum(1))
         trend = _trend(self._points, self._directions, degree)
@@ -145,14 +146,32 @@ class CoefficientProcess:
         """
         right, at = self._right(np.asarray(points, float)), np.asarray(points, float) @ self._basis
         values = np.zeros_like(at)
-        return _covariance(at, values, at, values, self._length) - right @ self._inverse @ right.T
+        return _covariance(at, values, at, values, self.length) - right @ self._inverse @ right.T
 
     def _right(self, points: np.ndarray) -> np.ndarray:
         """Covariance of the values at some points with the observations, and the trend there."""
         at = points @ self._basis
         values = np.zeros_like(at)
-        covariance = _covariance(at, values, self._points, self._directions, self._length)
+        covariance = _covariance(at, values, self._points, self._directions, self.length)
         return np.hstack([covariance, _trend(at, values, self._degree)])
+
+    def held_out_error(self, block: np.ndarray, moments: np.ndarray) -> float:
+        """Return the squared error of a block of observations, predicted from all others.
+
+        With Q of :meth:`energy`, the errors are Q_BB⁻¹ (Q y)_B: no second fit is needed.
+
+        Args:
+            block: True for the observations left out, [N].
+            moments: Sum of y yᵀ over the outputs, [N, N].
+
+        Returns:
+            The squared error, summed over the block and the outputs.
+        """
+        count = len(self._points)
+        left = np.flatnonzero(block)
+        rows = self._inverse[left, :count]
+        solved = np.linalg.pinv(rows[:, left], hermitian=True) @ rows
+        return float(np.einsum("ij,jk,ik->", solved, moments, solved))
 
     def energy(self) -> np.ndarray:
         """Return Q [N, N] with σ² = yᵀ Q y for the observations y of one output.
@@ -162,6 +181,34 @@ class CoefficientProcess:
         """
         count = len(self._points)
         return self._inverse[:count, :count] / self._free
+
+
+def fit_process(
+    points: np.ndarray, directions: np.ndarray, gram: np.ndarray, degree: int, block: np.ndarray, moments: np.ndarray
+) -> CoefficientProcess:
+    """Return the process whose ℓ predicts a block of the observations best from all others.
+
+    Args:
+        points: Coefficients at which outputs were observed, [N, T].
+        directions: Direction of the derivative observed there, [N, T]; a row of zeros for a value.
+        gram: Inner products of the task vectors, [T, T].
+        degree: Degree of the polynomial trend.
+        block: True for the observations to predict, [N]; ℓ is 1.5 where there are none.
+        moments: Sum of y yᵀ over the outputs, [N, N].
+
+    Returns:
+        The process, conditioned on all observations.
+
+    Example:
+        >>> points, slopes = np.array([[0.0], [0.5], [1.0], [1.0]]), np.array([[0.0], [0.0], [0.0], [1.0]])
+        >>> wave = np.sin(3 * points[:, 0]) * (slopes[:, 0] == 0) + 3 * np.cos(3 * points[:, 0]) * (slopes[:, 0] == 1)
+        >>> fit_process(points, slopes, np.eye(1), 1, slopes[:, 0] == 1, np.outer(wave, wave)).length  # it bends early
+        1.0
+    """
+    if not block.any():
+        return CoefficientProcess(points, directions, gram, degree=degree)
+    candidates = [CoefficientProcess(points, directions, gram, degree=degree, length=each) for each in LENGTHS]
+    return min(candidates, key=lambda process: process.held_out_error(block, moments))
 
 
 def _covariance(u: np.ndarray, a: np.ndarray, v: np.ndarray, b: np.ndarray, length: float) -> np.ndarray:

@@ -14,7 +14,7 @@ from torch import Tensor
 from diagnostics.inputs.tasks import Task
 from diagnostics.measures.outputs import OutputTable, cost_of, design, readout_of
 from diagnostics.results import Cost
-from diagnostics.theory.coefficient_process import CoefficientProcess
+from diagnostics.theory.coefficient_process import fit_process
 
 __all__ = ["NODES", "Envelope", "Reading", "Surrogate"]
 
@@ -85,8 +85,13 @@ class Surrogate:
         self._rows = [batch.double() for batch in table.read(wanted)]
         # Near its minimum a loss by itself is a parabola; outputs such as logits level off instead.
         unit = dict(zip([*self.names, ""], [*np.eye(len(names)), np.zeros(len(names))], strict=True))
-        points, directions = [each.at * unit[each.expert] for each in wanted], [unit[each.along] for each in wanted]
-        self._process = CoefficientProcess(points, directions, gram, degree=1 if task.readout else 2)
+        points = np.array([each.at * unit[each.expert] for each in wanted])
+        directions = np.array([unit[each.along] for each in wanted])
+        # How soon outputs bend is told by what partners do where the task's own expert stands.
+        beside = np.array([each.expert == own and bool(each.along) for each in wanted])
+        flat = torch.cat([rows.flatten(1) for rows in self._rows], dim=1)
+        moments = (flat @ flat.T).numpy()
+        self._process = fit_process(points, directions, gram, 1 if task.readout else 2, beside, moments)
         energy = torch.from_numpy(self._process.energy())
         self._variances = [_pooled(torch.einsum("n...,nm,m...->...", rows, energy, rows)) for rows in self._rows]
         self.expert = self.read([batch.double() for batch in expert])

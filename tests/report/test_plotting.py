@@ -14,6 +14,7 @@ PROBLEM = quadratic_problem(torch.eye(2).double().repeat(2, 1, 1), torch.eye(2).
 RESULTS = {
     "geometry": lambda: dx.geometry(PROBLEM.base, PROBLEM.experts),
     "bounds": lambda: dx.addition_bounds(PROBLEM, 0.5)["task_0"],
+    "coefficients": lambda: dx.best_coefficients(PROBLEM),
     "prediction": lambda: dx.predict_merge(PROBLEM, 0.5),
     "alignment": lambda: dx.gradient_alignment(PROBLEM.tasks["task_0"], [PROBLEM.tasks["task_1"]], PROBLEM.base),
     "audit": test_composition_section.audit,

@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diagnostics.theory import coefficient_process
-from diagnostics.theory.coefficient_process import LENGTH, ROUGHNESS, SHAPE, CoefficientProcess, _covariance
+from diagnostics.theory.coefficient_process import (
+    LENGTH,
+    ROUGHNESS,
+    SHAPE,
+    CoefficientProcess,
+    _covariance,
+    fit_process,
+)
 
 
 def kernel(u, v, length=LENGTH):
@@ -165,3 +172,34 @@ def test_joint_covariance_is_that_of_an_error_seen_at_another_point():
     assert told < 0.5 * found[0, 0], "points this near know much of each other"
     apart = found[0, 0] * (1 - 0.0)
     assert told != pytest.approx(apart, rel=0.1), "the mutant whose points err independently"
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 10**6))
+def test_held_out_error_is_that_of_a_process_fitted_without_the_block(seed):
+    points, directions, rng = observed(seed)
+    y, block = rng.normal(size=len(points)), (points[:, 0] > 0) & directions.any(1)
+    found = CoefficientProcess(points, directions).held_out_error(block, np.outer(y, y))
+    # Fitted without the block, and asked for derivatives by differences of its predictions.
+    rest, h = CoefficientProcess(points[~block], directions[~block]), 1e-4
+    errors = [
+        (rest.at(p + h * d).weights - rest.at(p - h * d).weights) @ y[~block] / (2 * h) - value
+        for p, d, value in zip(points[block], directions[block], y[block], strict=True)
+    ]
+    assert found == pytest.approx(np.square(errors).sum(), rel=1e-4)
+
+
+def test_length_follows_how_soon_a_function_bends():
+    points, directions, _ = observed(0)
+    gram, block = np.eye(2), (points[:, 0] > 0) & directions.any(1)
+    lengths = []
+    for speed in (3.0, 0.5):
+        y = observe(
+            lambda p, s=speed: np.sin(s * p.sum()),
+            lambda p, s=speed: s * np.cos(s * p.sum()) * np.ones(2),
+            points,
+            directions,
+        )
+        lengths.append(fit_process(points, directions, gram, 1, block, np.outer(y, y)).length)
+    assert lengths[0] < lengths[1]
+    assert fit_process(points, directions, gram, 1, np.zeros(len(points), bool), np.outer(y, y)).length == LENGTH
