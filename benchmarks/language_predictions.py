@@ -87,7 +87,7 @@ def run(parts: Parts, out: Path, counts: tuple[int, int], console: Console) -> N
     seen, unseen = parts.problem(0, counts[0]), parts.problem(counts[0], sum(counts))
     tables = {name: OutputTable(task, seen.base, seen.task_vectors) for name, task in seen.tasks.items()}
     for name, table in tables.items():  # single models that simpler rules need are those that predictions rest on
-        seen.cached(("outputs", "task vectors", name), lambda table=table: table)
+        seen.cached(("outputs", name), lambda table=table: table)
     shape = dx.geometry(seen.base, seen.experts)
     head = {
         "examples": {"seen": counts[0], "unseen": counts[1]},

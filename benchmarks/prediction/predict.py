@@ -17,6 +17,8 @@ from benchmarks.minilm.experts import ProblemParts
 from benchmarks.prediction.measure import SEEN, load_table, problem_of
 from benchmarks.prediction.plan import Merge, label, merges
 from diagnostics.measures.outputs import Observation, OutputTable
+from diagnostics.verdicts.merge_parts import merge_parts
+from diagnostics.verdicts.mergeability import task_prediction
 
 Row = dict[str, Any]
 
@@ -28,14 +30,16 @@ def rows_of(parts: ProblemParts, folder: Path, family: str) -> list[Row]:
     for name, entries in tables.items():
         table = OutputTable(problem.tasks[name], problem.base, problem.task_vectors)
         table.entries.update(entries)
-        problem.cached(("outputs", "task vectors", name), lambda table=table: table)
+        problem.cached(("outputs", name), lambda table=table: table)
     outcomes = load_file(folder / "outcomes.safetensors")
     shape = dx.geometry(problem.base, problem.experts)
     rows = []
     for merge in merges(problem.names):
-        near = dx.predict_merge(problem, merge, about="examples")
-        far = dx.predict_merge(problem, merge, about="population")
+        together = merge_parts(problem, merge, "task_arithmetic", {})
         for name in merge:
+            # What predict_merge does, without the reasons, which cost as much again.
+            surrogate = together.surrogate(problem, name)
+            near, far = (task_prediction(surrogate, merge, about) for about in ("examples", "population"))
             merged, alone = outcomes[f"{name}|{label(merge)}"], outcomes[f"{name}|{label({name: 1.0})}"]
             targets = parts.data[name]["test"][1][: len(merged)]
             rows.append(
@@ -45,10 +49,10 @@ def rows_of(parts: ProblemParts, folder: Path, family: str) -> list[Row]:
                     "task": name,
                     "seen": outcome(merged[:SEEN], alone[:SEEN], targets[:SEEN]),
                     "unseen": outcome(merged[SEEN:], alone[SEEN:], targets[SEEN:]),
-                    "loss": {"examples": _numbers(near.tasks[name].loss), "population": _numbers(far.tasks[name].loss)},
+                    "loss": {"examples": _numbers(near.loss), "population": _numbers(far.loss)},
                     "retention": {
-                        "examples": _numbers(near.tasks[name].retention),
-                        "population": _numbers(far.tasks[name].retention),
+                        "examples": _numbers(near.retention),
+                        "population": _numbers(far.retention),
                     },
                     "baselines": baselines(tables[name], name, merge, alone[:SEEN], targets[:SEEN]),
                     "similarities": similarities(shape, name, merge),

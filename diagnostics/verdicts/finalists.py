@@ -187,6 +187,5 @@ class Finalists:
 def _with_caution(landscape: Landscape, predicted: Outcomes, half: Outcomes) -> list[int]:
     """Rank by pessimistic ends, since the best of many predictions is too good; what misses a constraint comes last."""
     aim = landscape.aim
-    meets = aim.shortfalls(predicted).max(-1) == 0
-    cautious, plain = aim.merit(predicted.worse(half)), aim.merit(predicted)
-    return sorted(range(len(meets)), key=lambda row: (not meets[row], -(cautious if meets[row] else plain)[row]))
+    misses, cautious = aim.shortfalls(predicted).max(-1) > 0, aim.merit(predicted.worse(half))
+    return np.lexsort((-cautious, misses)).tolist()

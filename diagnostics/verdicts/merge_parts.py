@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,12 @@ from diagnostics.measures.outputs import Observation, OutputTable
 from diagnostics.measures.vectors import inner
 from diagnostics.verdicts.surrogate import NODES, Surrogate
 
-__all__ = ["LINEAR_LORA", "VECTORS", "MergeParts", "merge_parts"]
+__all__ = ["DROPPED", "LINEAR_LORA", "MergeParts", "merge_parts"]
 
 # A merge that is not linear in the task vectors is one point: no coefficients beyond it are asked for.
 _METHOD_NODES = (0.5, 1.0)
-VECTORS = "task vectors"
 LINEAR_LORA = "linear_lora"
+DROPPED = "entries dropped at random"
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,14 @@ class MergeParts:
     """A merge as a sum of one vector for each expert, at coefficients that may be one.
 
     Attributes:
-        key: What identifies the vectors in the problem's cache.
+        keep: ``keep(key, compute)`` returns what was computed before: for the task vectors with the problem, where
+            every merge shares it; for others with the merge, so that memory does not grow with the merges predicted.
         vectors: By expert; for a method that is not linear, what survives of each.
         point: The coefficient of each vector.
         nodes: Where on each vector's ray outputs are measured.
     """
 
-    key: Any
+    keep: Callable[[Any, Callable[[], Any]], Any]
     vectors: Mapping[str, Mapping[str, Tensor]]
     point: dict[str, float]
     nodes: tuple[float, ...]
@@ -52,34 +53,45 @@ class MergeParts:
         Returns:
             The surrogate.
         """
-        table = _table(problem, name, self.key, self.vectors)
-        expert = _table(problem, name, VECTORS, problem.task_vectors).read([Observation(name, 1.0)])
-        return problem.cached(
-            ("surrogate", self.key, name, tuple(self.point)),
-            lambda: Surrogate(
-                problem.tasks[name],
-                table,
-                name,
-                list(self.point),
-                self._gram(problem),
-                self.nodes,
-                [batch[0] for batch in expert],
-            ),
+        names = tuple(self.point)
+        table = _table(problem, name, self.keep, self.vectors)
+        expert = _table(problem, name, problem.cached, problem.task_vectors).read([Observation(name, 1.0)])
+        own = [batch[0] for batch in expert]
+        return self.keep(
+            ("surrogate", name, names),
+            lambda: Surrogate(problem.tasks[name], table, name, names, self._gram(), self.nodes, own),
         )
 
-    def _gram(self, problem: MergeProblem) -> np.ndarray:
-        """Inner products of the vectors, each computed once for a problem."""
+    @property
+    def linear(self) -> bool:
+        """Whether the merge lies in the span of the task vectors, so that only coefficients were changed."""
+        return self.nodes is NODES
+
+    def _gram(self) -> np.ndarray:
+        """Inner products of the vectors."""
 
         def product(first: str, second: str) -> float:
             pair = sorted((first, second))
-            return problem.cached(("inner", self.key, *pair), lambda: inner(*(self.vectors[each] for each in pair)))
+            return self.keep(("inner", *pair), lambda: inner(*(self.vectors[each] for each in pair)))
 
         return np.array([[product(first, second) for second in self.point] for first in self.point])
 
 
-def _table(problem: MergeProblem, name: str, key: Any, vectors: Mapping[str, Mapping[str, Tensor]]) -> OutputTable:
-    """The outputs measured for one task, kept with the problem."""
-    return problem.cached(("outputs", key, name), lambda: OutputTable(problem.tasks[name], problem.base, vectors))
+def _table(problem: MergeProblem, name: str, keep: Callable[..., Any], vectors: Mapping[str, Any]) -> OutputTable:
+    """The outputs measured for one task."""
+    return keep(("outputs", name), lambda: OutputTable(problem.tasks[name], problem.base, vectors))
+
+
+def _while_it_lives() -> Callable[[Any, Callable[[], Any]], Any]:
+    """A cache that goes with the merge it belongs to."""
+    memo: dict[Any, Any] = {}
+
+    def keep(key: Any, compute: Callable[[], Any]) -> Any:
+        if key not in memo:
+            memo[key] = compute()
+        return memo[key]
+
+    return keep
 
 
 def merge_parts(
@@ -100,7 +112,7 @@ def merge_parts(
         InputError: If the method or a setting is not known.
     """
     if method == "task_arithmetic" and not settings:
-        return MergeParts(VECTORS, problem.task_vectors, lambdas, NODES)
+        return MergeParts(problem.cached, problem.task_vectors, lambdas, NODES)
     if method == LINEAR_LORA:
         return _lora_parts(problem, lambdas, **settings)
     known = MERGE_METHODS.get(method)
@@ -108,10 +120,22 @@ def merge_parts(
         # A method that is linear in the task vectors changes the coefficients and nothing else.
         units = {name: {"": torch.ones(1, dtype=torch.float64)} for name in lambdas}
         shares = method_contributions(units, lambdas, method, **settings)
-        return MergeParts(VECTORS, problem.task_vectors, {n: float(s[""]) for n, s in shares.items()}, NODES)
-    key = (method, repr(sorted(settings.items())), tuple(lambdas.items()))
-    vectors = problem.cached(key, lambda: method_contributions(problem.task_vectors, lambdas, method, **settings))
-    return MergeParts(key, vectors, dict.fromkeys(lambdas, 1.0), _METHOD_NODES)
+        return MergeParts(problem.cached, problem.task_vectors, {n: float(s[""]) for n, s in shares.items()}, NODES)
+    vectors = method_contributions(problem.task_vectors, lambdas, method, **settings)
+    if known is not None and known.keeps == "random" and not known.elects:
+        return _noisy_parts(problem, vectors)
+    return MergeParts(_while_it_lives(), vectors, dict.fromkeys(lambdas, 1.0), _METHOD_NODES)
+
+
+def _noisy_parts(problem: MergeProblem, parts: Mapping[str, Mapping[str, Tensor]]) -> MergeParts:
+    """The task vectors themselves, and in one vector more what dropping entries at random has added to them."""
+    taus = {name: problem.task_vectors[name] for name in parts}
+    shares = {name: inner(part, taus[name]) / max(inner(taus[name], taus[name]), 1e-30) for name, part in parts.items()}
+    noise = {
+        key: sum((part[key] - shares[name] * taus[name][key] for name, part in parts.items()), torch.zeros_like(value))
+        for key, value in problem.base.items()
+    }
+    return MergeParts(_while_it_lives(), {**taus, DROPPED: noise}, {**shares, DROPPED: 1.0}, _METHOD_NODES)
 
 
 def _lora_parts(
@@ -124,10 +148,9 @@ def _lora_parts(
             f"found {list(adapters or ())}."
         )
     given = {name: adapters[name] for name in lambdas}
-    key = (LINEAR_LORA, repr(sorted(given.items())), tuple(lambdas.items()))
-    parts = problem.cached(key, lambda: linear_lora_contributions(given, lambdas, base=problem.base))
+    parts = linear_lora_contributions(given, lambdas, base=problem.base)
     if lost := {key for part in parts.values() for key in part} - set(problem.base):
         raise InputError(f"adapters: expected changes of merged parameters alone; found {sorted(lost)}.")
     zeros = {name: torch.zeros_like(value) for name, value in problem.base.items()}
     vectors = {name: {**zeros, **{k: v.to(zeros[k]) for k, v in part.items()}} for name, part in parts.items()}
-    return MergeParts(key, vectors, dict.fromkeys(vectors, 1.0), _METHOD_NODES)
+    return MergeParts(_while_it_lives(), vectors, dict.fromkeys(vectors, 1.0), _METHOD_NODES)

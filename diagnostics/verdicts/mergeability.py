@@ -15,7 +15,7 @@ from diagnostics.inputs.problem import Coefficients, MergeProblem
 from diagnostics.measures.vectors import shifted
 from diagnostics.results import Cost, Estimate, Result, Status, Verdict
 from diagnostics.verdicts.attribution import layer_effects
-from diagnostics.verdicts.merge_parts import VECTORS, MergeParts, merge_parts
+from diagnostics.verdicts.merge_parts import MergeParts, merge_parts
 from diagnostics.verdicts.surrogate import Reading, Surrogate
 
 __all__ = ["About", "MergePrediction", "Reason", "TaskPrediction", "joint_verdict", "predict_merge", "task_prediction"]
@@ -251,7 +251,7 @@ class _Causes:
         point, own = self.parts.point, self.surrogate.expert
         alone = {self.name: point[self.name]}
         scaled = self.surrogate.read(self.surrogate.outputs(alone))
-        cause = "own scaling" if self.parts.key == VECTORS else "own trimming"
+        cause = "own scaling" if self.parts.linear else "own trimming"
         reasons = [self._reason(cause, "", own, scaled)]
         for partner, value in point.items():
             if partner != self.name:

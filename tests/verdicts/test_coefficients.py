@@ -281,6 +281,16 @@ def test_caution_prefers_the_sure_one_of_two_that_look_alike():
     assert finalists._with_caution(landscape, predicted, bold) == [0, 1], "the mutant that believes its predictions"
 
 
+def test_a_lucky_reading_is_not_taken_for_the_nearest():
+    """Where nothing meets what is asked, a high retention that rests on noise goes behind a sure one."""
+    aim = Aim("retention", "mean", np.array([0.95]))
+    predicted, half = (
+        Outcomes(np.zeros((2, 1)), np.array([[0.94], [0.67]])),
+        Outcomes(np.zeros((2, 1)), np.array([[0.5], [0.01]])),
+    )
+    assert finalists._with_caution(Landscape([], aim), predicted, half) == [1, 0]
+
+
 def test_a_scan_is_the_reading_of_single_points():
     problem = bent_problem(batch_size=7)
     surrogate = merge_parts(problem, {"a": 1.0, "b": 1.0}, "task_arithmetic", {}).surrogate(problem, "a")
