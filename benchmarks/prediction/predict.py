@@ -23,9 +23,9 @@ from diagnostics.verdicts.mergeability import task_prediction
 Row = dict[str, Any]
 
 
-def rows_of(parts: ProblemParts, folder: Path, family: str) -> list[Row]:
+def rows_of(parts: ProblemParts, folder: Path, family: str, seen: int = SEEN) -> list[Row]:
     """Predict every merge of a group from its stored tables, then read the stored outputs of the merges."""
-    problem = problem_of(parts, 0, SEEN)
+    problem = problem_of(parts, 0, seen)
     tables = {name: load_table(folder / f"{name}.safetensors") for name in problem.names}
     for name, entries in tables.items():
         table = OutputTable(problem.tasks[name], problem.base, problem.task_vectors)
@@ -47,14 +47,14 @@ def rows_of(parts: ProblemParts, folder: Path, family: str) -> list[Row]:
                     "family": family,
                     "merge": merge,
                     "task": name,
-                    "seen": outcome(merged[:SEEN], alone[:SEEN], targets[:SEEN]),
-                    "unseen": outcome(merged[SEEN:], alone[SEEN:], targets[SEEN:]),
+                    "seen": outcome(merged[:seen], alone[:seen], targets[:seen]),
+                    "unseen": outcome(merged[seen:], alone[seen:], targets[seen:]),
                     "loss": {"examples": _numbers(near.loss), "population": _numbers(far.loss)},
                     "retention": {
                         "examples": _numbers(near.retention),
                         "population": _numbers(far.retention),
                     },
-                    "baselines": baselines(tables[name], name, merge, alone[:SEEN], targets[:SEEN]),
+                    "baselines": baselines(tables[name], name, merge, alone[:seen], targets[:seen]),
                     "similarities": similarities(shape, name, merge),
                 }
             )

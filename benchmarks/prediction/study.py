@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,8 +20,9 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import rankdata
 
-from benchmarks.minilm.experts import EXPERTS, load_problem_parts
-from benchmarks.prediction.measure import FOLDER
+from benchmarks.minilm.data import SAMPLE, read_tasks
+from benchmarks.minilm.experts import EXPERTS, QUICK, load_problem_parts, make_experts
+from benchmarks.prediction.measure import FOLDER, measure_outcomes, measure_table, problem_of
 from benchmarks.prediction.metrics import linear_predictor, load_metrics
 from benchmarks.prediction.plan import GROUPS
 from benchmarks.prediction.predict import Row, rows_of
@@ -32,7 +34,7 @@ RESAMPLES, SEED = 1000, 0
 TOLERANCE = 0.1
 
 
-def vectors(rows: Sequence[Row]) -> dict[str, dict[str, np.ndarray]]:
+def vectors(rows: Sequence[Row], metrics: dict | None = None) -> dict[str, dict[str, np.ndarray]]:
     """Predicted retention and loss gap by predictor; a score without units stands for both."""
     expert = np.array([row["seen"]["expert_loss"] for row in rows])
     found = {
@@ -51,7 +53,8 @@ def vectors(rows: Sequence[Row]) -> dict[str, dict[str, np.ndarray]]:
         ("own-task mean (leave-one-out)", own_means(rows)),
     ):
         found[rule] = values
-    found["linear in pair metrics (fitted)"] = {"retention": linear_predictor(rows, load_metrics())}
+    if metrics:
+        found["linear in pair metrics (fitted)"] = {"retention": linear_predictor(rows, metrics)}
     for rule in ("mean cosine with the partners", "size of the partners' updates"):
         score = np.array([row["similarities"][rule] for row in rows])
         found[rule] = {"score": score}
@@ -96,7 +99,9 @@ def _means(rows: Sequence[Row], alike: Callable[[Row, Row], bool]) -> dict[str, 
 
 
 def pearson(first: np.ndarray, second: np.ndarray) -> float:
-    """Pearson correlation; NaN where one side is constant."""
+    """Pearson correlation over what both know; NaN where one side is constant."""
+    known = np.isfinite(first) & np.isfinite(second)
+    first, second = first[known], second[known]
     return (
         float(np.corrcoef(first, second)[0, 1]) if len(first) > 2 and first.std() > 0 and second.std() > 0 else math.nan
     )
@@ -134,7 +139,7 @@ def scores(rows: Sequence[Row], found: dict[str, np.ndarray]) -> dict[str, float
     """Every figure of one predictor."""
     real = truth(rows)
     retention = found.get("retention", found.get("score"))
-    gap = found.get("gap", None if "score" not in found else -found["score"])
+    gap = found.get("gap", -retention)
     mild = np.array([max(row["merge"].values()) <= 1 for row in rows])
     many = np.array([len(row["merge"]) > 2 for row in rows])
     pairs = [row for row in rows if len(row["merge"]) == 2]
@@ -143,7 +148,7 @@ def scores(rows: Sequence[Row], found: dict[str, np.ndarray]) -> dict[str, float
     units = "retention" in found
     return {
         "retention r": pearson(retention, real["retention"]),
-        "retention MAE": 100 * float(np.abs(retention - real["retention"]).mean()) if units else math.nan,
+        "retention MAE": 100 * float(np.nanmean(np.abs(retention - real["retention"]))) if units else math.nan,
         "gap Spearman, coefficients to 1": spearman(gap[mild], real["gap"][mild]),
         "gap Spearman, all": spearman(gap, real["gap"]),
         "residual retention r": pearson(residual(retention, rows), residual(real["retention"], rows)),
@@ -184,9 +189,9 @@ def resampled(
     return {name: tuple(np.nanquantile([draw[name] for draw in draws], [0.05, 0.95]).tolist()) for name in draws[0]}
 
 
-def show(rows: list[Row], console: Console) -> None:
+def show(rows: list[Row], console: Console, metrics: dict | None = None) -> None:
     """Print the tables."""
-    found, lost = vectors(rows), truth(rows)["retention"] < 1 - TOLERANCE
+    found, lost = vectors(rows, metrics), truth(rows)["retention"] < 1 - TOLERANCE
     worst = merged(truth(rows)["retention"], rows)
     console.print(
         f"{len(worst)} merges, {len(rows)} rows; {np.mean(worst < 1 - TOLERANCE):.0%} of the merges lose more than "
@@ -263,11 +268,27 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     console = Console(width=200)
     if options.show:
-        show(json.loads(options.out.read_text())["rows"], console)
+        stored = json.loads(options.out.read_text())
+        show(stored["rows"], console, stored["metrics"])
         return
-    rows = collect()
-    write_json(options.out, {"rows": rows})
-    show(rows, console)
+    if options.quick:
+        show(quick_rows(), console)
+        return
+    rows, metrics = collect(), load_metrics()
+    write_json(options.out, {"rows": rows, "metrics": metrics})
+    show(rows, console, metrics)
+
+
+def quick_rows() -> list[Row]:
+    """Rows of experts of two steps on the shipped sample."""
+    with tempfile.TemporaryDirectory() as name:
+        tasks, folder = read_tasks(SAMPLE), Path(name)
+        make_experts(tasks, QUICK, folder)
+        parts = load_problem_parts(tasks=tasks, folder=folder)
+        for task in tasks:
+            measure_table(problem_of(parts, 0, 3), task, folder / "0" / f"{task}.safetensors")
+        measure_outcomes(problem_of(parts, 0, 5), folder / "0" / "outcomes.safetensors")
+        return rows_of(parts, folder / "0", "full", seen=3)
 
 
 if __name__ == "__main__":
