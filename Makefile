@@ -23,21 +23,31 @@ lint: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.minilm.data
-	$(BIN)/python -m benchmarks.minilm.experts
+	for family in full full-high lora lora-high; do $(BIN)/python -m benchmarks.minilm.experts --family $$family; done
 	$(BIN)/python -m benchmarks.minilm_bounds
 	$(BIN)/python -m benchmarks.demo_seeds
 	$(BIN)/python -m benchmarks.coefficient_regret
+	$(BIN)/python -m benchmarks.method_predictions
+	$(BIN)/python -m benchmarks.prediction.calibrate
+	$(BIN)/python -m benchmarks.prediction.measure
+	$(BIN)/python -m benchmarks.prediction.metrics
+	$(BIN)/python -m benchmarks.prediction.study
+	$(BIN)/python -m benchmarks.prediction.sensitivity
 	$(BIN)/python -m benchmarks.derivative_costs
 	$(BIN)/python -m benchmarks.audit_costs
 	$(BIN)/python -m benchmarks.composition.base
 	$(BIN)/python -m benchmarks.composition.experts
 	$(BIN)/python -m benchmarks.composition.outcomes
 	$(BIN)/python -m benchmarks.composition.study
+	$(BIN)/python -m benchmarks.language_predictions
 
 bench-quick: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.minilm_bounds --quick
 	$(BIN)/python -m benchmarks.demo_seeds --quick
 	$(BIN)/python -m benchmarks.coefficient_regret --quick
+	$(BIN)/python -m benchmarks.method_predictions --quick
+	$(BIN)/python -m benchmarks.language_predictions --quick
+	$(BIN)/python -m benchmarks.prediction.study --quick
 	$(BIN)/python -m benchmarks.derivative_costs --quick
 	$(BIN)/python -m benchmarks.audit_costs --quick
 	$(BIN)/python -m benchmarks.composition.study --quick

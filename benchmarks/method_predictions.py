@@ -28,7 +28,7 @@ from diagnostics.inputs.tasks import Parameters
 from diagnostics.measures.merge_methods import method_contributions
 from diagnostics.measures.vectors import inner, shifted
 from diagnostics.report.json import write_json
-from diagnostics.verdicts.mergeability import QUANTILE
+from diagnostics.verdicts.mergeability import LOSS_SHARE, QUANTILE, SCORE_SHARE
 
 RESULTS = Path(__file__).parent / "results" / "method_predictions.json"
 SEEDS = (2, 3, 4)
@@ -67,7 +67,8 @@ def run(out: Path, quick: bool, console: Console) -> None:
             for names in sets(problem.names, seed, {2: 1, 3: 1} if quick else DRAWN):
                 rows += rows_of(problem, own, names, label, seed)
             console.print(f"seed {seed}, {label}: {len(rows)} rows")
-            write_json(out, {"quick": quick, "rows": rows})
+            shares = {"loss": LOSS_SHARE, "retention": SCORE_SHARE}
+            write_json(out, {"quick": quick, "shares": shares, "rows": rows})
 
 
 def sets(names: Sequence[str], seed: int, drawn: dict[int, int]) -> Iterator[tuple[str, ...]]:

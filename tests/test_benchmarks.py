@@ -14,6 +14,8 @@ from benchmarks import (
     minilm_bounds,
 )
 from benchmarks.composition import study
+from benchmarks.prediction import study as prediction_study
+from benchmarks.prediction.plan import GROUPS, merges
 from benchmarks.prediction.study import OURS
 from diagnostics.measures.outputs import OutputTable
 
@@ -107,3 +109,35 @@ def test_single_models_added_on_outputs_are_exact_for_a_linear_model():
     assert torch.allclose(told["single models added"], real, atol=1e-5)
     assert not torch.allclose(told["own update alone"], real, atol=0.1), "the partner's part is missing there"
     assert torch.allclose(told["own update alone"], torch.cat(task.outputs(problem.merged({"a": 0.5}))).double())
+
+
+def test_prediction_study_dry_run(capsys):
+    prediction_study.main(["--quick"])
+    printed = capsys.readouterr().out
+    assert "Predictors of merges, no merge evaluated" in printed and "Ours by kind of merge" in printed
+
+
+def test_every_subset_of_a_group_is_merged_and_averages_come_first():
+    group = GROUPS["lora"][0]
+    found = list(merges(group))
+    assert len({tuple(merge) for merge in found}) == 2 ** len(group) - 1 - len(group)
+    assert found[0] == dict.fromkeys(group[:2], 0.5)
+
+
+def test_figures_of_a_predictor_are_those_of_their_definitions():
+    rows = [
+        {
+            "family": "full",
+            "merge": {"a": value, "b": 0.5},
+            "task": task,
+            "seen": {"retention": kept, "loss": 1 - kept, "expert_loss": 0.0},
+        }
+        for value, task, kept in ((0.3, "a", 0.9), (0.3, "b", 0.8), (1.5, "a", 0.7), (1.5, "b", 0.6))
+    ]
+    real = prediction_study.truth(rows)
+    found = prediction_study.scores(rows, {"retention": real["retention"] + 0.02, "gap": real["gap"]})
+    assert found["retention MAE"] == pytest.approx(2.0)
+    assert found["gap Spearman, all"] == pytest.approx(1.0) == pytest.approx(found["residual gap r"])
+    # What is left is +-0.1 for both tasks: a predictor that knows a task's mean alone has none of it.
+    means = prediction_study.residual(real["retention"], rows)
+    assert means.tolist() == pytest.approx([0.1, 0.1, -0.1, -0.1])

@@ -47,7 +47,7 @@ def test_a_recipe_is_predicted_as_it_stands(folders: Path, recipe: Path, tmp_pat
     out = tmp_path / "out.json"
     code, printed = run("predict", recipe, *data(folders, "kind", "mood"), "--json", out)
     assert code in (0, 1), printed
-    settings = dict(method="ties", density={"kind": 0.5, "mood": 0.9}, convention="mergekit", normalize=False)
+    settings = {"method": "ties", "density": {"kind": 0.5, "mood": 0.9}, "convention": "mergekit", "normalize": False}
     wanted = dx.predict_merge(load(folders), {"kind": 0.7, "mood": 0.4}, **settings, layers=True)
     found = json.loads(out.read_text())["prediction"]
     assert found["method"] == "ties" and found["coefficients"] == {"kind": 0.7, "mood": 0.4}

@@ -186,7 +186,13 @@ def resampled(
     for _ in range(RESAMPLES):
         drawn = rng.integers(len(keys), size=len(keys))
         draws.append(figure([index for each in drawn for index in clusters[keys[each]]]))
-    return {name: tuple(np.nanquantile([draw[name] for draw in draws], [0.05, 0.95]).tolist()) for name in draws[0]}
+    return {name: _middle([draw[name] for draw in draws]) for name in draws[0]}
+
+
+def _middle(values: Sequence[float]) -> tuple[float, float]:
+    """Where the middle 90 % of the values that exist lie."""
+    known = [value for value in values if math.isfinite(value)]
+    return tuple(np.quantile(known, [0.05, 0.95]).tolist()) if known else (math.nan, math.nan)
 
 
 def show(rows: list[Row], console: Console, metrics: dict | None = None) -> None:
@@ -286,9 +292,9 @@ def quick_rows() -> list[Row]:
         make_experts(tasks, QUICK, folder)
         parts = load_problem_parts(tasks=tasks, folder=folder)
         for task in tasks:
-            measure_table(problem_of(parts, 0, 3), task, folder / "0" / f"{task}.safetensors")
-        measure_outcomes(problem_of(parts, 0, 5), folder / "0" / "outcomes.safetensors")
-        return rows_of(parts, folder / "0", "full", seen=3)
+            measure_table(problem_of(parts, 0, 2), task, folder / "0" / f"{task}.safetensors")
+        measure_outcomes(problem_of(parts, 0, 4), folder / "0" / "outcomes.safetensors")
+        return rows_of(parts, folder / "0", "full", seen=2)
 
 
 if __name__ == "__main__":

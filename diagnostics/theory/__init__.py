@@ -1,1 +1,1 @@
-"""Numbers in, claims out: bounds, conditions and expansions, without models."""
+"""Numbers in, claims out: bounds, conditions and predictions, without models."""

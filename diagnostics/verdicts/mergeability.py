@@ -25,8 +25,8 @@ About = Literal["population", "examples"]
 _CONFIDENCE = 0.9
 QUANTILE = 1.645
 # Errors of single examples partly cancel in their mean. What is left of them at 90 %, as a share of the mean absolute
-# change; calibrated by ``benchmarks.prediction.calibrate`` on other tasks than those that coverage is reported for.
-LOSS_SHARE, SCORE_SHARE = 0.6, 1.1
+# change; fitted on digit networks by ``benchmarks.prediction.calibrate``.
+LOSS_SHARE, SCORE_SHARE = 1.1, 1.45
 
 
 @dataclass(frozen=True)
@@ -219,17 +219,15 @@ def task_prediction(surrogate: Surrogate, point: Mapping[str, float], about: Abo
     return TaskPrediction(loss, score, retention, own.loss, own.score)
 
 
-def _estimate(value: float, expansion: float, examples: Tensor | None, floor: float = -math.inf) -> Estimate:
+def _estimate(value: float, spread: float, examples: Tensor | None, floor: float = -math.inf) -> Estimate:
     """Join the uncertainty of the outputs and the sampling error of the examples into one interval."""
     sampling, over = 0.0, ""
     if examples is not None and len(examples) > 1:
         sampling = QUANTILE * float(examples.double().std()) / math.sqrt(len(examples))
         over = f", sampling +-{sampling:.2g} over {len(examples)} examples"
-    half = math.hypot(expansion, sampling)
+    half = math.hypot(spread, sampling)
     status = Status.CONVERGED if math.isfinite(half) and math.isfinite(value) else Status.UNDEFINED
-    return Estimate(
-        value, max(value - half, floor), value + half, _CONFIDENCE, status, f"outputs +-{expansion:.2g}{over}"
-    )
+    return Estimate(value, max(value - half, floor), value + half, _CONFIDENCE, status, f"outputs +-{spread:.2g}{over}")
 
 
 def _effect(reason: Reason) -> tuple[float, float]:

@@ -102,7 +102,7 @@ def test_equals_kriging_written_out_with_finite_differences():
 
 
 def test_data_are_reproduced_and_uncertainty_grows_away_from_them():
-    points, directions, rng = observed(1)
+    points, directions, _rng = observed(1)
     process, values = CoefficientProcess(points, directions), ~directions.any(1)
     y = observe(
         lambda p: np.sin(p[0] + 2 * p[1]), lambda p: np.cos(p[0] + 2 * p[1]) * np.array([1, 2]), points, directions
