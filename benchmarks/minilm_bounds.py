@@ -1,4 +1,4 @@
-"""Loss-gap bounds and predictions on MiniLM experts of real text tasks: gap, chain, L, L^S, loss and retention.
+"""Loss-gap bounds on MiniLM experts of real text tasks: gap, chain, L and L^S.
 
 python -m benchmarks.minilm.experts          # once: fine-tunes the experts (20 minutes on 2 cores)
 python -m benchmarks.minilm_bounds           # resumes where it stopped; results/minilm_bounds.json
@@ -63,45 +63,29 @@ def merges(names: tuple[str, ...]) -> Iterable[dict[str, float]]:
         yield dict.fromkeys(names, 1 / len(names))
 
 
-def measure(curved: dx.MergeProblem, probe: dx.MergeProblem, test: dx.MergeProblem, merge: dict[str, float]) -> dict:
-    """Predict one merge, then measure it."""
+def measure(problem: dx.MergeProblem, merge: dict[str, float]) -> dict:
+    """Bound the loss gaps of one merge."""
     started = time.perf_counter()
-    prediction = dx.predict_merge(probe, merge)
-    predicted = time.perf_counter()
-    reports = dx.addition_bounds(curved, merge, rtol=0.05)
-    bounded = time.perf_counter()
-    merged = test.merged(merge)
-    outcome = {
-        name: {
-            "loss": test.tasks[name].mean_loss(merged),
-            "expert_loss": test.tasks[name].mean_loss(test.experts[name]),
-            "retention": test.tasks[name].score(merged) / test.tasks[name].score(test.experts[name]),
-            "probe_loss": probe.tasks[name].mean_loss(merged),
-            "probe_retention": probe.tasks[name].score(merged) / probe.tasks[name].score(probe.experts[name]),
-        }
-        for name in merge
-    }
+    reports = dx.addition_bounds(problem, merge, rtol=0.05)
     return {
         "merge": merge,
-        "prediction": prediction.to_dict(),
         "bounds": {name: report.to_dict() for name, report in reports.items()},
-        "measured": outcome,
-        "seconds": {"prediction": predicted - started, "bounds": bounded - predicted},
+        "seconds": {"bounds": time.perf_counter() - started},
     }
 
 
-def run(parts: Any, out: Path, counts: tuple[int, int, int], console: Console) -> dict:
+def run(parts: Any, out: Path, count: int, console: Console) -> dict:
     """Measure every merge that is not yet in the file."""
     names = tuple(parts.experts)
-    settings = {"tasks": list(names), "curvature": counts[0], "probe": counts[1], "test": counts[2]}
+    settings = {"tasks": list(names), "curvature": count}
     stored = json.loads(out.read_text()) if out.exists() else {}
     rows = stored.get("rows", []) if stored.get("settings") == settings else []
     done = [row["merge"] for row in rows]
-    curved, probe, test = (build(parts, split, n) for split, n in zip(("probe", "probe", "test"), counts, strict=True))
+    problem = build(parts, "probe", count)
     for merge in merges(names):
         if merge in done:
             continue
-        rows.append(measure(curved, probe, test, merge))
+        rows.append(measure(problem, merge))
         head = {"settings": settings, "threads": torch.get_num_threads(), "machine": platform.machine()}
         write_json(out, {**head, "rows": rows})
         console.print(f"{len(rows)}: {', '.join(merge)} ({sum(rows[-1]['seconds'].values()):.0f} s)")
@@ -117,26 +101,21 @@ def show(stored: dict, console: Console) -> None:
     """Print the tables."""
     pairs = [(row, name, report) for row in stored["rows"] for name, report in row["bounds"].items()]
     table = Table(title="Loss gap and its bounds, per merge and task", show_lines=False)
-    columns = ("merge", "task", "gap", "best", "L^S bound", "L bound", "paper", "const", "L^S", "L", "loss", "ret.")
+    columns = ("merge", "task", "gap", "best", "L^S bound", "L bound", "paper", "const", "L^S", "L")
     for column in columns:
         table.add_column(column, justify="left" if column in {"merge", "task"} else "right")
     for row, name, report in pairs:
-        told, was = row["prediction"]["tasks"][name], row["measured"][name]
         label = "+".join(row["merge"]) if len(row["merge"]) < 4 else f"all {len(row['merge'])}"
         room = (report["constant_loss"] or math.nan) - report["reference_loss"]
         table.add_row(
             label, name, f"{report['gap']:.3f}", f"{report['best']:.3f}", f"{rung(report, 'L^S'):.2f}",
             f"{rung(report, 'spectral norm'):.1f}", f"{report['bound']:.0f}", f"{room:.2f}",
             f"{report['quantities']['L_S']:.2f}", f"{report['quantities']['L']:.0f}",
-            f"{told['loss']['value']:.2f}/{was['probe_loss']:.2f}",
-            f"{told['retention']['value']:.2f}/{was['probe_retention']:.2f}",
         )  # fmt: skip
     console.print(table)
-    console.print("loss and ret.: predicted/measured on the same examples; const: gap of a constant prediction")
+    console.print("const: gap of a constant prediction")
     console.print(summary_of_bounds(pairs))
     console.print(summary_of_quantities(stored["rows"], pairs))
-    console.print(summary_of_predictions(stored["rows"]))
-    console.print(summary_of_verdicts(stored["rows"]))
 
 
 def summary_of_bounds(pairs: list) -> Table:
@@ -175,50 +154,6 @@ def summary_of_quantities(rows: list, pairs: list) -> Table:
     return table
 
 
-def summary_of_predictions(rows: list) -> Table:
-    """Error and coverage of predicted loss and retention, on the probe examples and on unseen ones."""
-    table = Table(title="Predictions (no merge evaluated)")
-    for column in ("", "retention MAE", "loss MAE", "retention in interval", "loss in interval"):
-        table.add_column(column, justify="left" if not column else "right")
-    pairs = [(row["prediction"]["tasks"][name], row["measured"][name]) for row in rows for name in row["merge"]]
-    for title, retention, loss in (
-        ("same examples", "probe_retention", "probe_loss"),
-        ("unseen examples", "retention", "loss"),
-    ):
-        cells = [title]
-        cells += [f"{statistics.mean(abs(told['retention']['value'] - was[retention]) for told, was in pairs):.3f}"]
-        cells += [f"{statistics.mean(abs(told['loss']['value'] - was[loss]) for told, was in pairs):.3f}"]
-        for key, field in (("retention", retention), ("loss", loss)):
-            inside = sum(told[key]["lower"] <= was[field] <= told[key]["upper"] for told, was in pairs)
-            cells.append(f"{inside}/{len(pairs)}")
-        table.add_row(*cells)
-    table.caption = "intervals promise 90 %"
-    return table
-
-
-def summary_of_verdicts(rows: list) -> Table:
-    """How often each verdict on "every task keeps 90 %" was given, and how often it came true."""
-    table = Table(title=f"Verdicts on {len(rows)} merges, given before evaluation")
-    for column in ("verdict", "given", "true on the same examples", "true on unseen examples"):
-        table.add_column(column, justify="left" if column == "verdict" else "right")
-    for verdict, keeps in (("supported", True), ("refuted", False), ("undecided", None)):
-        given = [row["measured"] for row in rows if row["prediction"]["verdict"] == verdict]
-        cells = [
-            "-"
-            if keeps is None
-            else str(sum((min(task[key] for task in row.values()) >= 0.9) is keeps for row in given))
-            for key in ("probe_retention", "retention")
-        ]
-        table.add_row(verdict, str(len(given)), *cells)
-    lowest = [
-        f"{row['prediction']['verdict']} "
-        + "/".join(f"{min(t[key] for t in row['measured'].values()):.2f}" for key in ("probe_retention", "retention"))
-        for row in rows
-    ]
-    table.caption = "lowest retention of each merge, same/unseen examples: " + "; ".join(lowest)
-    return table
-
-
 def quick_parts() -> Any:
     """Experts of two steps on the shipped sample."""
     from benchmarks.minilm.data import SAMPLE, read_tasks
@@ -243,11 +178,11 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if options.quick:
         with tempfile.TemporaryDirectory() as folder:
-            show(run(quick_parts(), Path(folder) / "quick.json", (4, 6, 6), console), console)
+            show(run(quick_parts(), Path(folder) / "quick.json", 4, console), console)
         return
     from benchmarks.minilm.experts import load_problem_parts
 
-    show(run(load_problem_parts(TASKS), options.out, (64, 128, 512), console), console)
+    show(run(load_problem_parts(TASKS), options.out, 64, console), console)
 
 
 if __name__ == "__main__":
