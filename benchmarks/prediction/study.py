@@ -234,6 +234,7 @@ def by_slice(rows: list[Row], ours: dict[str, np.ndarray]) -> Table:
         table.add_column(column, justify="right" if column else "left")
     slices: dict[str, Callable[[Row], bool]] = {f: (lambda row, f=f: row["family"] == f) for f in GROUPS}
     slices |= {f"{n} experts": (lambda row, n=n: len(row["merge"]) == n) for n in (2, 3, 4, 5)}
+    slices["not looked at before"] = fresh
     slices["average"] = lambda row: len(set(row["merge"].values())) == 1 and abs(sum(row["merge"].values()) - 1) < 0.01
     slices["largest coefficient up to 1"] = lambda row: max(row["merge"].values()) <= 1
     slices["largest coefficient above 1"] = lambda row: max(row["merge"].values()) > 1
@@ -250,6 +251,18 @@ def by_slice(rows: list[Row], ours: dict[str, np.ndarray]) -> Table:
             f"{held['retention, same examples']:.2f}", f"{held['loss, same examples']:.2f}",
         )  # fmt: skip
     return table
+
+
+def fresh(row: Row) -> bool:
+    """Whether no outcome of the kind had been looked at when the process and its constants were chosen.
+
+    Looked at were pairs of section-en, section-fr, role and toolkit in the family "full", the first group of "lora",
+    and "lora-high".
+    """
+    names = set(row["merge"])
+    if row["family"] == "full":
+        return not (len(names) == 2 and names <= {"section-en", "section-fr", "role", "toolkit"})
+    return row["family"] == "full-high" or (row["family"] == "lora" and names <= set(GROUPS["lora"][1]))
 
 
 def collect() -> list[Row]:
