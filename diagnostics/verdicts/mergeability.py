@@ -61,7 +61,8 @@ class Reason(Result):
             return f"{self.task}: its own update is applied at {self.coefficient:g} instead of 1 ({effect})"
         if self.cause == "own trimming":
             return f"{self.task}: the method leaves only a part of its own update ({effect})"
-        return f"{self.task}: {self.partner} at {self.coefficient:g} interferes ({effect})"
+        through = f", mostly through {self.layers[0][0]}" if self.layers else ""
+        return f"{self.task}: {self.partner} at {self.coefficient:g} interferes{through} ({effect})"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import nn
 from diagnostics import InputError, MergeProblem, Task, linear_lora_update, merged_update, predict_merge
 from diagnostics.inputs.zoo import quadratic_problem
 from diagnostics.results import Estimate, Status, Verdict
-from diagnostics.verdicts.mergeability import joint_verdict
+from diagnostics.verdicts.mergeability import Reason, joint_verdict
 from tests.inputs.tiny_models import bert, moved, tokenizer, with_lora, write_data
 
 
@@ -328,3 +328,8 @@ def test_linear_merging_of_adapters_is_predicted_with_its_cross_terms(tmp_path):
 def test_linear_merging_of_adapters_needs_their_folders():
     with pytest.raises(InputError, match="adapters: expected the adapter folders of"):
         predict_merge(linear_problem(), 1.0, method="linear_lora")
+
+
+def test_a_reason_says_its_partner_and_its_layer():
+    reason = Reason("a", "interference", "b", 0.5, -0.1, 0.2, layers=(("encoder.3", 0.15),))
+    assert str(reason) == ("a: b at 0.5 interferes, mostly through encoder.3 (retention -10.0 points, loss +0.2)")
