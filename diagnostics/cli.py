@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from diagnostics.commands import audit, check, coefficients, relations
@@ -21,6 +20,7 @@ from diagnostics.commands.options import (
     load_run,
     parse_coefficients,
 )
+from diagnostics.commands.problem import build_problem
 from diagnostics.commands.terminal import Answer, Commands, Output
 from diagnostics.errors import InputError
 from diagnostics.inputs.config import RunConfig, is_config_file, load_config
@@ -162,7 +162,7 @@ def bounds_command(
     config = load_config(file)
     jobs = _bound_jobs(config, coefficients, negate, target)
     with output.working() as progress:
-        problem = _problem(config, output, progress)
+        problem = build_problem(config, output, progress)
         groups = []
         for label, bound in jobs:
             progress(f"bounding the loss gaps: {label}")
@@ -229,7 +229,7 @@ def predict_command(
     if not 0 <= allowed < 1:
         raise InputError(f"--tolerance: expected a share from 0 to below 1; found {allowed}. Write 0.1 for 10%.")
     with output.working() as progress:
-        problem = _problem(config, output, progress)
+        problem = build_problem(config, output, progress)
         progress(f"predicting {merge_label(merge)}")
         prediction = predict_merge(problem, merge, tolerance=allowed, layers=True, **config.settings)
     negative = prediction.verdict is Verdict.REFUTED
@@ -268,23 +268,10 @@ def demo_command(
     output.publish(document, payload)
 
 
-def _problem(config: RunConfig, output: Output, progress: Callable[[str], None]) -> MergeProblem:
-    """The merge problem of a configuration, built under its seed."""
-    progress("reading models and data")
-    # A module named by `kind` may lie beside the configuration; a console script has neither folder on its path.
-    sys.path[:0] = [str(config.folder.resolve()), str(Path.cwd())]
-    torch.manual_seed(config.seed)
-    problem = config.problem()
-    private = dict.fromkeys(name for values in problem.private.values() for name in values)
-    if private:
-        output.notes.append(f"Private to their tasks and not merged: {', '.join(private)}")
-    return problem
+app.command("relations", help=relations.HELP)(relations.relations_command)
 
 
-app.command("relations", help=relations.HELP)(relations.relations_command(_problem))
-
-
-app.command("coefficients", help=coefficients.HELP)(coefficients.coefficients_command(_problem))
+app.command("coefficients", help=coefficients.HELP)(coefficients.coefficients_command)
 
 
 def main() -> None:

@@ -25,10 +25,10 @@ from diagnostics.report.json import write_json
 
 EXAMPLES = 128
 PAIRS = {
-    "full": (("section-en", "section-shifted"), ("section-fr", "role")),
-    "full-high": (("role", "role-shifted"), ("role", "section-en")),
-    "lora": (("section-en", "section-fr"), ("purpose", "implemented-in")),
-    "lora-high": (("section-en", "section-shifted"), ("implemented-in", "works-with")),
+    "full": (("section-en", "section-shifted"),),
+    "full-high": (("role", "role-shifted"),),
+    "lora": (("purpose", "implemented-in"),),
+    "lora-high": (("implemented-in", "works-with"),),
 }
 METHODS: dict[str, tuple[float, dict[str, Any]]] = {
     "TIES, density 0.2": (1.0, {"method": "ties", "density": 0.2}),

@@ -10,10 +10,10 @@ from typing import Annotated, Any, get_args
 import typer
 
 from diagnostics.commands.options import HtmlOption, JsonOption, QuietOption, parse_at_least
+from diagnostics.commands.problem import build_problem
 from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
-from diagnostics.inputs.config import RunConfig, load_config
-from diagnostics.inputs.problem import MergeProblem
+from diagnostics.inputs.config import load_config
 from diagnostics.report.coefficients_section import coefficients_headline, coefficients_section
 from diagnostics.report.prediction_section import prediction_section
 from diagnostics.results import Verdict
@@ -33,9 +33,6 @@ diagnostics coefficients merge.yaml --verify 5 --html report.html
 FILE is that of predict; its coefficients are not used. Exit status 1 if the \
 best coefficients are predicted, or measured, to miss what is asked for: \
 --at-least, or 1 - tolerance of every expert's score."""
-
-# Reads models and data of a configuration, with notes and progress.
-_Build = Callable[[RunConfig, Output, Callable[[str], None]], MergeProblem]
 
 
 def _one_of(option: str, words: tuple[str, ...]) -> Callable[[str | None], str | None]:
@@ -80,39 +77,27 @@ _AtLeast = Annotated[
 _Verify = Annotated[int, typer.Option(metavar="K", min=0, help="Evaluate the K best, and take the best of them.")]
 
 
-def coefficients_command(build: _Build) -> Callable[..., None]:
-    """Return the command.
-
-    Args:
-        build: Builds the merge problem of a configuration.
-
-    Returns:
-        The function that the command line calls.
-    """
-
-    def command(
-        file: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration, in YAML or TOML.")],
-        objective: _Aim = "mean",
-        metric: _Counted = None,
-        shared: _Shared = False,
-        upper: _Upper = 1.5,
-        at_least: _AtLeast = None,
-        verify: _Verify = 0,
-        json: JsonOption = None,
-        html: HtmlOption = None,
-        quiet: QuietOption = False,
-    ) -> None:
-        """The best coefficients."""
-        output, config = Output(json, html, quiet), load_config(file)
-        asked = {config.expert("--at-least", name): value for name, value in parse_at_least(at_least).items()}
-        settings: dict[str, Any] = {"objective": objective, "metric": metric, "shared": shared, "bounds": (0.0, upper)}
-        settings |= {"at_least": asked, "verify": verify, "tolerance": config.tolerance, "seed": config.seed}
-        with output.working() as progress:
-            problem = build(config, output, progress)
-            progress("measuring single models, and looking at candidates")
-            choice = best_coefficients(problem, **settings)
-        sections = (coefficients_section(choice), prediction_section(choice.prediction))
-        negative, payload = choice.verdict is Verdict.REFUTED, {"choice": choice}
-        output.give(Answer("Which coefficients?", coefficients_headline(choice), sections, payload, negative))
-
-    return command
+def coefficients_command(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration, in YAML or TOML.")],
+    objective: _Aim = "mean",
+    metric: _Counted = None,
+    shared: _Shared = False,
+    upper: _Upper = 1.5,
+    at_least: _AtLeast = None,
+    verify: _Verify = 0,
+    json: JsonOption = None,
+    html: HtmlOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """The best coefficients."""
+    output, config = Output(json, html, quiet), load_config(file)
+    asked = {config.expert("--at-least", name): value for name, value in parse_at_least(at_least).items()}
+    settings: dict[str, Any] = {"objective": objective, "metric": metric, "shared": shared, "bounds": (0.0, upper)}
+    settings |= {"at_least": asked, "verify": verify, "tolerance": config.tolerance, "seed": config.seed}
+    with output.working() as progress:
+        problem = build_problem(config, output, progress)
+        progress("measuring single models, and looking at candidates")
+        choice = best_coefficients(problem, **settings)
+    sections = (coefficients_section(choice), prediction_section(choice.prediction))
+    negative, payload = choice.verdict is Verdict.REFUTED, {"choice": choice}
+    output.give(Answer("Which coefficients?", coefficients_headline(choice), sections, payload, negative))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated
@@ -10,10 +9,10 @@ from typing import Annotated
 import typer
 
 from diagnostics.commands.options import HtmlOption, JsonOption, QuietOption
+from diagnostics.commands.problem import build_problem
 from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
-from diagnostics.inputs.config import RunConfig, load_config
-from diagnostics.inputs.problem import MergeProblem
+from diagnostics.inputs.config import load_config
 from diagnostics.report.relations_section import relations_headline, relations_section
 from diagnostics.verdicts.relations import output_relation
 
@@ -30,43 +29,28 @@ For every pair of experts: aligned, irrelevant, contradictory or undecided, \
 and the λ of θ0 + τ_first + λ τ_second that the theory allows (3.1), (3.2). \
 FILE is that of predict; no coefficients are needed. Exit status 0."""
 
-# Reads models and data of a configuration, with notes and progress.
-_Build = Callable[[RunConfig, Output, Callable[[str], None]], MergeProblem]
 
-
-def relations_command(build: _Build) -> Callable[..., None]:
-    """Return the command.
-
-    Args:
-        build: Builds the merge problem of a configuration.
-
-    Returns:
-        The function that the command line calls.
-    """
-
-    def command(
-        file: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration, in YAML or TOML.")],
-        measure: Annotated[
-            bool, typer.Option("--measure", help="Evaluate merges of each pair and compare with the theory.")
-        ] = False,
-        json: JsonOption = None,
-        html: HtmlOption = None,
-        quiet: QuietOption = False,
-    ) -> None:
-        """Relations between experts."""
-        output = Output(json, html, quiet)
-        config = load_config(file)
-        pairs = list(combinations(config.experts, 2))
-        if not pairs:
-            raise InputError(f"{file}: experts: expected at least two; found {list(config.experts)}. Add another.")
-        relations = []
-        with output.working() as progress:
-            problem = build(config, output, progress)
-            for first, second in pairs:
-                progress(f"comparing outputs of {first} and {second}")
-                relation = output_relation(problem, first, second, measure=measure, tolerance=config.tolerance)
-                relations.append(relation)
-        headline, sections = relations_headline(relations), (relations_section(relations),)
-        output.give(Answer("How are these experts related?", headline, sections, {"relations": relations}))
-
-    return command
+def relations_command(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration, in YAML or TOML.")],
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Evaluate merges of each pair and compare with the theory.")
+    ] = False,
+    json: JsonOption = None,
+    html: HtmlOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Relations between experts."""
+    output = Output(json, html, quiet)
+    config = load_config(file)
+    pairs = list(combinations(config.experts, 2))
+    if not pairs:
+        raise InputError(f"{file}: experts: expected at least two; found {list(config.experts)}. Add another.")
+    relations = []
+    with output.working() as progress:
+        problem = build_problem(config, output, progress)
+        for first, second in pairs:
+            progress(f"comparing outputs of {first} and {second}")
+            relation = output_relation(problem, first, second, measure=measure, tolerance=config.tolerance)
+            relations.append(relation)
+    headline, sections = relations_headline(relations), (relations_section(relations),)
+    output.give(Answer("How are these experts related?", headline, sections, {"relations": relations}))

@@ -1,0 +1,37 @@
+"""The merge problem of a configuration, as every command that needs data builds it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from diagnostics.commands.terminal import Output
+from diagnostics.inputs.config import RunConfig
+from diagnostics.inputs.problem import MergeProblem
+
+__all__ = ["build_problem"]
+
+
+def build_problem(config: RunConfig, output: Output, progress: Callable[[str], None]) -> MergeProblem:
+    """Build the merge problem of a configuration, under its seed.
+
+    Args:
+        config: The configuration.
+        output: Where notes go.
+        progress: Told what is being done.
+
+    Returns:
+        The problem.
+    """
+    progress("reading models and data")
+    # A module named by `kind` may lie beside the configuration; a console script has neither folder on its path.
+    sys.path[:0] = [str(config.folder.resolve()), str(Path.cwd())]
+    torch.manual_seed(config.seed)
+    problem = config.problem()
+    private = dict.fromkeys(name for values in problem.private.values() for name in values)
+    if private:
+        output.notes.append(f"Private to their tasks and not merged: {', '.join(private)}")
+    return problem
