@@ -237,6 +237,12 @@ def predict_command(
     output.give(Answer("Will the merge work?", prediction_headline(prediction), sections, payload, negative))
 
 
+app.command("coefficients", help=coefficients.HELP)(coefficients.coefficients_command)
+
+
+app.command("relations", help=relations.HELP)(relations.relations_command)
+
+
 app.command("audit", help=audit.HELP)(audit.audit_command)
 
 
@@ -266,12 +272,6 @@ def demo_command(
         install = "pip install 'task-arithmetic-diagnostics[demo]'"
         raise InputError(f"demo: expected {error.name} to be installed; found nothing. Run {install}.") from error
     output.publish(document, payload)
-
-
-app.command("relations", help=relations.HELP)(relations.relations_command)
-
-
-app.command("coefficients", help=coefficients.HELP)(coefficients.coefficients_command)
 
 
 def main() -> None:

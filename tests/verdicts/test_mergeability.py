@@ -239,11 +239,19 @@ def test_layers_of_an_interference_are_named_and_add_up_to_first_order():
 
 
 def test_retention_is_compared_example_by_example():
-    """Where the merge answers every example as the expert does, sampling adds nothing to the ratio."""
+    """Where the merge answers every example as the expert does, only what was not drawn is open: two in 62."""
     kept = predict_merge(linear_problem(mislabelled=9), 1.0).tasks["first"]
-    assert kept.expert_score == pytest.approx(51 / 60)
-    assert "sampling +-0 over" in kept.retention.evidence
-    assert kept.retention.value == 1.0
+    assert kept.expert_score == pytest.approx(51 / 60) and kept.retention.value == 1.0
+    half = 1.645 * math.sqrt(2 * (60 / 51) ** 2 / 61 / 62)
+    assert kept.retention.upper - 1 == pytest.approx(half, rel=1e-3)
+    assert kept.score.upper - kept.score.value > half, "the score itself varies from example to example"
+
+
+def test_a_handful_of_examples_decides_nothing():
+    """Six examples that all keep their answer do not show that nine in ten are kept."""
+    found = predict_merge(linear_problem(count=6), 1.0)
+    assert found.tasks["first"].retention.value == 1.0 and found.verdict is Verdict.UNDECIDED
+    assert predict_merge(linear_problem(count=6), 1.0, about="examples").verdict is Verdict.SUPPORTED
 
 
 def test_cost_is_counted_and_paid_once():
