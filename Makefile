@@ -32,6 +32,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.prediction.measure
 	$(BIN)/python -m benchmarks.prediction.metrics
 	$(BIN)/python -m benchmarks.prediction.study
+	$(BIN)/python -m benchmarks.prediction.methods
 	$(BIN)/python -m benchmarks.prediction.sensitivity
 	$(BIN)/python -m benchmarks.derivative_costs
 	$(BIN)/python -m benchmarks.audit_costs

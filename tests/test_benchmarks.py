@@ -14,6 +14,7 @@ from benchmarks import (
     minilm_bounds,
 )
 from benchmarks.composition import study
+from benchmarks.prediction import methods as prediction_methods
 from benchmarks.prediction import study as prediction_study
 from benchmarks.prediction.plan import GROUPS, merges
 from benchmarks.prediction.study import OURS
@@ -141,3 +142,8 @@ def test_figures_of_a_predictor_are_those_of_their_definitions():
     # What is left is +-0.1 for both tasks: a predictor that knows a task's mean alone has none of it.
     means = prediction_study.residual(real["retention"], rows)
     assert means.tolist() == pytest.approx([0.1, 0.1, -0.1, -0.1])
+
+
+def test_stored_merges_of_other_methods_are_shown(capsys):
+    prediction_methods.main(["--show"])
+    assert "TIES and DARE on MiniLM" in capsys.readouterr().out
