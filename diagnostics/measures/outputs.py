@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diagnostics.errors import InputError
 from diagnostics.inputs.readout import Readout
 from diagnostics.inputs.tasks import Parameters, Task
 from diagnostics.measures.curvature import differentiable_twice
@@ -82,6 +83,9 @@ class OutputTable:
 
         Returns:
             One tensor a batch: the observations stacked, [N, …outputs].
+
+        Raises:
+            InputError: If an observation is not finite; the message names it.
         """
         wanted = list(wanted)
         missing: dict[tuple[str, float], list[str]] = defaultdict(list)
@@ -91,13 +95,23 @@ class OutputTable:
         for (expert, at), directions in missing.items():
             point = shifted(self._base, at, self._vectors[expert]) if expert else self._base
             for along in directions:
-                self.entries[Observation(expert, at, along)] = (
-                    directional_derivative(self._task, point, self._vectors[along])
-                    if along
-                    else _outputs(self._task, point)
-                )
+                self.entries[Observation(expert, at, along)] = self._measure(point, expert, at, along)
         rows = [self.entries[each] for each in wanted]
         return [torch.stack(batch) for batch in zip(*rows, strict=True)]
+
+    def _measure(self, point: Parameters, expert: str, at: float, along: str) -> list[Tensor]:
+        """One observation, refused where it is no number."""
+        found = (
+            directional_derivative(self._task, point, self._vectors[along]) if along else _outputs(self._task, point)
+        )
+        if all(bool(batch.isfinite().all()) for batch in found):
+            return found
+        what = f"the derivative of the outputs towards {along!r}" if along else "outputs"
+        where = f"the base plus {at:g} times the update of {expert!r}" if expert else "the base"
+        raise InputError(
+            f"task {self._task.name!r}: expected finite numbers; {what} at {where} are not. Look for overflow in half "
+            "precision, or for an expert whose update is far larger than the others' (diagnostics check)."
+        )
 
 
 def cost_of(observations: Iterable[Observation]) -> Cost:

@@ -341,3 +341,25 @@ def test_linear_merging_of_adapters_needs_their_folders():
 def test_a_reason_says_its_partner_and_its_layer():
     reason = Reason("a", "interference", "b", 0.5, -0.1, 0.2, layers=(("encoder.3", 0.15),))
     assert str(reason) == ("a: b at 0.5 interferes, mostly through encoder.3 (retention -10.0 points, loss +0.2)")
+
+
+def test_outputs_that_overflow_are_named_and_not_predicted_from():
+    """At one and a half times the second expert's update an exponential overflows: no number is made of that."""
+
+    class Explosive(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(2))
+
+        def forward(self, x):
+            return torch.stack([x * self.w[0], torch.exp(self.w[1] * x.abs())], dim=1)
+
+    inputs = torch.ones(8)
+    tasks = {
+        name: Task.from_module(name, Explosive(), nn.functional.cross_entropy, (inputs, (inputs > 0).long()))
+        for name in ("calm", "wild")
+    }
+    experts = {"calm": {"w": torch.tensor([1.0, 0.0])}, "wild": {"w": torch.tensor([0.0, 80.0])}}
+    problem = MergeProblem({"w": torch.zeros(2)}, experts, tasks)
+    with pytest.raises(InputError, match=r"task 'calm'.*the base plus 1.5 times the update of 'wild'"):
+        predict_merge(problem, 0.5)
