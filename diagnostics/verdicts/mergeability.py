@@ -202,8 +202,8 @@ def task_prediction(surrogate: Surrogate, point: Mapping[str, float], about: Abo
     Returns:
         The prediction.
     """
-    outputs, own = surrogate.outputs(point), surrogate.expert
-    reading, envelope = surrogate.read(outputs), surrogate.envelope(point, outputs)
+    own = surrogate.expert
+    reading, envelope = surrogate.read(surrogate.outputs(point)), surrogate.envelope(point)
     share = LOSS_SHARE if surrogate.task.readout else QUANTILE
     sampled = about == "population" and surrogate.task.readout is not None
     loss = _estimate(reading.loss, share * envelope.loss, reading.losses if sampled else None)

@@ -105,32 +105,19 @@ class Surrogate:
         Returns:
             One tensor a batch.
         """
-        weights = torch.from_numpy(self._process.at([coefficients.get(name, 0.0) for name in self.names]).weights)
+        weights = torch.from_numpy(self._process.weights(self._points(coefficients))[0])
         return [torch.tensordot(weights, rows, dims=1) for rows in self._rows]
 
-    def envelope(self, coefficients: Mapping[str, float], outputs: Sequence[Tensor]) -> Envelope:
+    def envelope(self, coefficients: Mapping[str, float]) -> Envelope:
         """Return how far losses and scores are open, example by example.
 
         Args:
             coefficients: λ by expert.
-            outputs: The predicted outputs there.
 
         Returns:
             Mean absolute changes under one standard deviation of normal noise on the outputs, over fixed draws.
         """
-        variance = self._process.at([coefficients.get(name, 0.0) for name in self.names]).variance
-        if self.task.readout is None:  # the output is the loss: no draws are needed
-            return Envelope(self._loss_spread(variance), math.nan)
-        spreads = [(variance * each.clamp_min(0)).sqrt() for each in self._variances]
-        generator, center = torch.Generator().manual_seed(0), self.read(outputs)
-        loss = score = 0.0
-        for _ in range(_DRAWS):
-            noise = [torch.randn(out.shape, generator=generator, dtype=torch.float64) for out in outputs]
-            moved = self.read([out + s * n for out, s, n in zip(outputs, spreads, noise, strict=True)])
-            loss += float((moved.losses - center.losses).abs().mean()) / _DRAWS
-            if center.scores is not None and moved.scores is not None:
-                score += float((moved.scores - center.scores).abs().mean()) / _DRAWS
-        return Envelope(loss, math.nan if center.scores is None else score)
+        return self.envelopes(self._points(coefficients))[0]
 
     def read(self, outputs: Sequence[Tensor]) -> Reading:
         """Read losses and scores off outputs.
@@ -187,20 +174,27 @@ class Surrogate:
         eigenvalues, vectors = np.linalg.eigh(covariance)
         root = torch.from_numpy(vectors * np.sqrt(eigenvalues.clip(0)))
         weights, generator = torch.from_numpy(self._process.weights(points)), torch.Generator().manual_seed(0)
+        batches = [
+            (torch.tensordot(weights, rows, dims=1), variance.clamp_min(0).sqrt(), batch, size)
+            for rows, variance, batch, size in zip(
+                self._rows, self._variances, self.task.batches, self.task.sizes, strict=True
+            )
+        ]
+        centers = [self._read_many(outputs, batch, size) for outputs, _, batch, size in batches]
         sums, counts = np.zeros((2, len(points))), np.zeros(2)
-        data = zip(self.task.batches, self.task.sizes, self._rows, self._variances, strict=True)
-        for batch, size, rows, variance in data:
-            outputs, deviation = torch.tensordot(weights, rows, dims=1), variance.clamp_min(0).sqrt()
-            center = self._read_many(outputs, batch, size)
-            counts += [_DRAWS * values.shape[1] for values in center]
-            for _ in range(_DRAWS):
+        for _ in range(_DRAWS):
+            for (outputs, deviation, batch, size), center in zip(batches, centers, strict=True):
                 draw = torch.randn(outputs.shape, generator=generator, dtype=torch.float64)
-                noise = deviation * torch.tensordot(root, draw, dims=1)
-                moved = self._read_many(outputs + noise, batch, size)
+                moved = self._read_many(outputs + deviation * torch.tensordot(root, draw, dims=1), batch, size)
                 for kind, change in enumerate(new - old for new, old in zip(moved, center, strict=True)):
                     apart = change if reference is None else change - change[reference]
                     sums[kind] += apart.abs().sum(1).numpy()
+                    counts[kind] += apart.shape[1]
         return [Envelope(float(loss), float(score)) for loss, score in (sums / counts[:, None]).T]
+
+    def _points(self, coefficients: Mapping[str, float]) -> np.ndarray:
+        """One point as a row; an expert that is not named has coefficient zero."""
+        return np.array([[coefficients.get(name, 0.0) for name in self.names]])
 
     def _loss_spread(self, variance: float) -> float:
         """Standard deviation of a mean loss that is itself the output, all its batches moving together."""
