@@ -16,6 +16,7 @@ from diagnostics.measures.vectors import shifted
 from diagnostics.results import Cost, Estimate, Result, Status, Verdict
 from diagnostics.verdicts.attribution import layer_effects
 from diagnostics.verdicts.merge_parts import MergeParts, merge_parts
+from diagnostics.verdicts.sampling import score_unit, standard_error
 from diagnostics.verdicts.surrogate import Reading, Surrogate
 
 __all__ = ["About", "MergePrediction", "Reason", "TaskPrediction", "joint_verdict", "predict_merge", "task_prediction"]
@@ -213,7 +214,7 @@ def task_prediction(surrogate: Surrogate, point: Mapping[str, float], about: Abo
         return TaskPrediction(loss, undefined, undefined, own.loss, own.score)
     floor = 0.0 if float(torch.minimum(reading.scores, own.scores).min()) >= 0 else -math.inf
     open_share = SCORE_SHARE * envelope.score
-    unit = _unit(torch.cat([reading.scores, own.scores]))
+    unit = score_unit(torch.cat([reading.scores, own.scores]))
     score = _estimate(reading.score, open_share, reading.scores if sampled else None, floor, unit)
     retained = reading.score / own.score
     paired = (reading.scores - retained * own.scores) / own.score
@@ -227,20 +228,11 @@ def _estimate(
     """Join the uncertainty of the outputs and the sampling error of the examples into one interval."""
     sampling, over = 0.0, ""
     if examples is not None:
-        # Where no example changed, some that were not drawn would have: two more count, one each way.
-        more = 2 if unit else 0
-        squares = float((examples - examples.mean()).double().square().sum()) + more * unit**2
-        sampling = QUANTILE * math.sqrt(squares / max(1, len(examples) + more - 1) / (len(examples) + more))
+        sampling = QUANTILE * standard_error(examples, unit)
         over = f", sampling +-{sampling:.2g} over {len(examples)} examples"
     half = math.hypot(spread, sampling)
     status = Status.CONVERGED if math.isfinite(half) and math.isfinite(value) else Status.UNDEFINED
     return Estimate(value, max(value - half, floor), value + half, _CONFIDENCE, status, f"outputs +-{spread:.2g}{over}")
-
-
-def _unit(scores: Tensor) -> float:
-    """How much the score of one example can change: 1 for shares, else the range that was seen."""
-    low, high = float(scores.min()), float(scores.max())
-    return 1.0 if low >= 0 and high <= 1 else high - low
 
 
 def _effect(reason: Reason) -> tuple[float, float]:

@@ -14,6 +14,8 @@ from diagnostics.inputs.problem import MergeProblem
 from diagnostics.inputs.tasks import Task
 from diagnostics.results import Cost, Estimate, Result, Status, Verdict
 from diagnostics.theory.coefficient_conditions import CoefficientRegion
+from diagnostics.verdicts.mergeability import joint_verdict
+from diagnostics.verdicts.sampling import score_unit, standard_error
 
 __all__ = ["CLAIMS", "Agreement", "Check", "MergeOutcome", "compare_outcomes"]
 
@@ -124,20 +126,13 @@ def _outcome(
 ) -> MergeOutcome:
     """One λ: the verdict on each claim, said and measured."""
     kept = [estimate.against(1 - tolerance) for estimate in (first, second)]
-    measured = {"multi_task": _both(kept[0], kept[1]), "unlearning": _both(kept[0], _not(kept[1]))}
+    measured = {"multi_task": joint_verdict(kept), "unlearning": joint_verdict([kept[0], _not(kept[1])])}
     checks = {}
     for claim in CLAIMS:
         region = None if regions is None else getattr(regions, claim)
         predicted = Verdict.UNDECIDED if region is None else region.judge(value)
         checks[claim] = Check(predicted, measured[claim])
     return MergeOutcome(value, first, second, **checks)
-
-
-def _both(first: Verdict, second: Verdict) -> Verdict:
-    """Both must be supported; one refuted refutes."""
-    if Verdict.REFUTED in (first, second):
-        return Verdict.REFUTED
-    return Verdict.UNDECIDED if Verdict.UNDECIDED in (first, second) else Verdict.SUPPORTED
 
 
 def _not(verdict: Verdict) -> Verdict:
@@ -169,5 +164,6 @@ def _retention(merged: Tensor | None, own: Tensor | None, confidence: float) -> 
     count = len(paired)
     if count < 2:
         return Estimate(ratio, -math.inf, math.inf, confidence, Status.CONVERGED, "one example")
-    half = float(student.ppf((1 + confidence) / 2, count - 1) * paired.std() / math.sqrt(count))
+    error = standard_error(paired, score_unit(torch.cat([merged, own])) / float(own.mean()))
+    half = float(student.ppf((1 + confidence) / 2, count - 1)) * error
     return Estimate(ratio, ratio - half, ratio + half, confidence, Status.CONVERGED, f"{count} examples")
