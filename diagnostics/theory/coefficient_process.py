@@ -109,6 +109,8 @@ class CoefficientProcess:
         self._inverse = np.zeros_like(system)
         # Where the observations do not determine the trend, the least change of it is taken.
         self._inverse[np.ix_(kept, kept)] = np.linalg.pinv(system[np.ix_(kept, kept)], rcond=1e-12, hermitian=True)
+        self._trend = np.where(used[:, None], trend, 0.0)
+        self._fit = np.linalg.pinv(self._trend)
         self._free = max(1, int(used.sum() - np.linalg.matrix_rank(trend[used])))
 
     def at(self, coefficients: Sequence[float]) -> Posterior:
@@ -120,9 +122,7 @@ class CoefficientProcess:
         Returns:
             The posterior.
         """
-        right = self._right(np.asarray([coefficients], float))[0]
-        solution = self._inverse @ right
-        return Posterior(solution[: len(self._points)], max(0.0, float(1 - right @ solution)))
+        return Posterior(self.weights([coefficients])[0], max(0.0, float(self.covariance([coefficients])[0, 0])))
 
     def weights(self, points: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
         """Return the weights of :meth:`at` for many λ at once.
@@ -133,7 +133,10 @@ class CoefficientProcess:
         Returns:
             One row of weights for each point, [K, N].
         """
-        return self._right(np.asarray(points, float)) @ self._inverse[:, : len(self._points)]
+        right, count = self._right(np.asarray(points, float)), len(self._points)
+        weights = right @ self._inverse[:, :count]
+        # What rounding has left over of the trend's polynomials, which are to be exact.
+        return weights + (right[:, count:] - weights @ self._trend) @ self._fit
 
     def covariance(self, points: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
         """Return how the errors of predictions at several λ go together.

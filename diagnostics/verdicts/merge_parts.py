@@ -62,11 +62,6 @@ class MergeParts:
             lambda: Surrogate(problem.tasks[name], table, name, names, self._gram(), self.nodes, own),
         )
 
-    @property
-    def linear(self) -> bool:
-        """Whether the merge lies in the span of the task vectors, so that only coefficients were changed."""
-        return self.nodes is NODES
-
     def _gram(self) -> np.ndarray:
         """Inner products of the vectors."""
 

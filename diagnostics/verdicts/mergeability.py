@@ -39,7 +39,7 @@ class Reason(Result):
         cause: ``"own scaling"``, ``"own trimming"`` where the method takes more from the task's update than a factor,
             or ``"interference"``.
         partner: The expert that interferes; empty for the task's own update.
-        coefficient: λ of the expert that causes it.
+        coefficient: How much of the update that causes it is applied; where the method trims it, its λ.
         retention: Change of the task's retention that this cause makes by itself; NaN without a score.
         loss: Change of the task's loss that it makes by itself.
         layers: For interference, the layers through which it works and the loss that goes through each, largest
@@ -254,7 +254,7 @@ class _Causes:
         point, own = self.parts.point, self.surrogate.expert
         alone = {self.name: point[self.name]}
         scaled = self.surrogate.read(self.surrogate.outputs(alone))
-        cause = "own scaling" if self.parts.linear else "own trimming"
+        cause = "own scaling" if self._whole(self.name) else "own trimming"
         reasons = [self._reason(cause, "", own, scaled)]
         for partner, value in point.items():
             if partner != self.name:
@@ -266,8 +266,13 @@ class _Causes:
     def _reason(self, cause: str, partner: str, before: Reading, after: Reading) -> Reason:
         own = self.surrogate.expert.score
         change = (after.score - before.score) / own if own else math.nan
-        coefficient = self.lambdas.get(partner or self.name, 1.0)
+        name = partner or self.name
+        coefficient = self.parts.point[name] if self._whole(name) else self.lambdas.get(name, 1.0)
         return Reason(self.name, cause, partner, coefficient, change, after.loss - before.loss)
+
+    def _whole(self, name: str) -> bool:
+        """Whether the method takes a task vector as it is, times a factor that may differ from its coefficient."""
+        return self.parts.vectors[name] is self.problem.task_vectors.get(name)
 
     def with_layers(self, reasons: list[Reason]) -> list[Reason]:
         """Name the layers through which partners interfere."""

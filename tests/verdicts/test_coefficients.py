@@ -312,13 +312,13 @@ def test_paired_differences_are_narrower_than_apart_and_nothing_from_itself():
 
 
 def test_many_envelopes_are_those_of_single_points():
-    problem = bent_problem(count=400, batch_size=150)
+    problem = bent_problem(count=4000, batch_size=1500)
     surrogate = merge_parts(problem, {"a": 1.0, "b": 1.0}, "task_arithmetic", {}).surrogate(problem, "a")
     points = np.array([[1.2, 1.2], [0.4, 0.9]])
     for point, found in zip(points, surrogate.envelopes(points), strict=True):
         at = dict(zip("ab", point, strict=True))
         single = surrogate.envelope(at)
-        assert (found.loss, found.score) == (pytest.approx(single.loss, rel=0.1), pytest.approx(single.score, rel=0.4))
+        assert (found.loss, found.score) == (pytest.approx(single.loss, rel=0.1), pytest.approx(single.score, rel=0.2))
 
 
 def test_a_score_that_looks_at_single_numbers_is_read_point_by_point():

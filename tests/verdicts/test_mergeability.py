@@ -61,7 +61,7 @@ def test_exact_for_quadratic_losses_without_outputs(seed, a, b):
     found = predict_merge(problem, [a, b])
     for name in problem.names:
         truth = problem.tasks[name].mean_loss(problem.merged([a, b]))
-        assert found.tasks[name].loss.value == pytest.approx(truth, rel=1e-6, abs=1e-6)
+        assert found.tasks[name].loss.value == pytest.approx(truth, abs=1e-8)
         assert math.isnan(found.tasks[name].retention.value)
     assert found.verdict is Verdict.UNDECIDED, "without a score nothing is known about retention"
 
@@ -217,6 +217,24 @@ def test_a_method_that_trims_an_update_says_so():
     problem = linear_problem()
     causes = {r.cause for r in predict_merge(problem, 1.0, method="magnitude_prune", density=0.2).reasons}
     assert causes == {"own trimming"}
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "share"),
+    [
+        ("mean", {}, 0.5),
+        ("linear", {}, 0.5),
+        ("dare_linear", {"density": 0.5, "rescale": False, "convention": "mergekit"}, None),
+    ],
+)
+def test_reasons_say_how_much_of_an_update_is_applied(method, options, share):
+    """The mean of two applies one half of each, whatever the coefficients of 1 look like."""
+    problem = linear_problem(contradiction=True)
+    (own,) = (
+        r for r in predict_merge(problem, 1.0, method=method, **options).reasons if r.task == "first" and not r.partner
+    )
+    assert own.cause == "own scaling" and "instead of 1" in str(own)
+    assert own.coefficient < 1 if share is None else own.coefficient == pytest.approx(share)
 
 
 def test_layers_of_an_interference_are_named_and_add_up_to_first_order():
