@@ -1,6 +1,6 @@
 """Model runs of the benchmark, each stored once: what predictions are made from, and the merges themselves.
 
-python -m benchmarks.prediction.measure --family full      # an hour on one core; a run that was cut short goes on
+python -m benchmarks.prediction.measure --family full      # a run that was cut short goes on
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """TIES and DARE merges of MiniLM experts, predicted without making them and then made.
 
-python -m benchmarks.prediction.methods            # 20 minutes on one core; a run that was cut short goes on
+python -m benchmarks.prediction.methods            # a run that was cut short goes on
 python -m benchmarks.prediction.methods --show     # the table from the stored rows
 """
 

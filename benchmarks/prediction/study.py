@@ -23,7 +23,7 @@ from scipy.stats import rankdata
 from benchmarks.minilm.data import SAMPLE, read_tasks
 from benchmarks.minilm.experts import EXPERTS, QUICK, load_problem_parts, make_experts
 from benchmarks.prediction.measure import FOLDER, measure_outcomes, measure_table, problem_of
-from benchmarks.prediction.metrics import linear_predictor, load_metrics
+from benchmarks.prediction.metrics import linear_predictor, load_metrics, pair_metrics
 from benchmarks.prediction.plan import GROUPS
 from benchmarks.prediction.predict import Row, rows_of
 from diagnostics.report.json import write_json
@@ -48,11 +48,15 @@ def vectors(rows: Sequence[Row], metrics: dict | None = None) -> dict[str, dict[
             "retention": np.array([row["baselines"][rule]["retention"] for row in rows]),
             "gap": np.array([row["baselines"][rule]["loss"] for row in rows]) - expert,
         }
-    for rule, values in (
-        ("partner mean (leave-one-out)", partner_means(rows)),
-        ("own-task mean (leave-one-out)", own_means(rows)),
-    ):
-        found[rule] = values
+    partners, own = partner_means(rows), own_means(rows)
+    found["partner mean (leave-one-out)"], found["own-task mean (leave-one-out)"] = partners, own
+    # A merge is as good as its task and its partners are on average: neither effect is counted twice.
+    found["additive task effects (leave-one-out)"] = {
+        kind: own[kind] + partners[kind] - truth(rows)[kind].mean() for kind in own
+    }
+    found["chance: the mean of all rows"] = {
+        kind: np.full(len(rows), values.mean()) for kind, values in truth(rows).items()
+    }
     if metrics:
         found["linear in pair metrics (fitted)"] = {"retention": linear_predictor(rows, metrics)}
     for rule in ("mean cosine with the partners", "size of the partners' updates"):
@@ -103,8 +107,16 @@ def pearson(first: np.ndarray, second: np.ndarray) -> float:
     known = np.isfinite(first) & np.isfinite(second)
     first, second = first[known], second[known]
     return (
-        float(np.corrcoef(first, second)[0, 1]) if len(first) > 2 and first.std() > 0 and second.std() > 0 else math.nan
+        float(np.corrcoef(first, second)[0, 1])
+        if len(first) > 2 and min(first.std(), second.std()) > 1e-12
+        else math.nan
     )
+
+
+def mean_error(told: np.ndarray, real: np.ndarray) -> float:
+    """Mean absolute error in points, over the rows that are told at all; NaN where none is."""
+    errors = np.abs(told - real)[np.isfinite(told)]
+    return 100 * float(errors.mean()) if len(errors) else math.nan
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> float:
@@ -148,7 +160,7 @@ def scores(rows: Sequence[Row], found: dict[str, np.ndarray]) -> dict[str, float
     units = "retention" in found
     return {
         "retention r": pearson(retention, real["retention"]),
-        "retention MAE": 100 * float(np.nanmean(np.abs(retention - real["retention"]))) if units else math.nan,
+        "retention MAE": mean_error(retention, real["retention"]) if units else math.nan,
         "gap Spearman, coefficients to 1": spearman(gap[mild], real["gap"][mild]),
         "gap Spearman, all": spearman(gap, real["gap"]),
         "residual retention r": pearson(residual(retention, rows), residual(real["retention"], rows)),
@@ -291,15 +303,15 @@ def main(arguments: list[str] | None = None) -> None:
         show(stored["rows"], console, stored["metrics"])
         return
     if options.quick:
-        show(quick_rows(), console)
+        show(*quick_run(console))
         return
     rows, metrics = collect(), load_metrics()
     write_json(options.out, {"rows": rows, "metrics": metrics})
     show(rows, console, metrics)
 
 
-def quick_rows() -> list[Row]:
-    """Rows of experts of two steps on the shipped sample."""
+def quick_run(console: Console) -> tuple[list[Row], Console, dict]:
+    """Rows and pair metrics of experts of two steps on the shipped sample."""
     with tempfile.TemporaryDirectory() as name:
         tasks, folder = read_tasks(SAMPLE), Path(name)
         make_experts(tasks, QUICK, folder)
@@ -307,7 +319,8 @@ def quick_rows() -> list[Row]:
         for task in tasks:
             measure_table(problem_of(parts, 0, 2), task, folder / "0" / f"{task}.safetensors")
         measure_outcomes(problem_of(parts, 0, 4), folder / "0" / "outcomes.safetensors")
-        return rows_of(parts, folder / "0", "full", seen=2)
+        metrics = {"full": pair_metrics(problem_of(parts, 0, 4))}
+        return rows_of(parts, folder / "0", "full", seen=2), console, metrics
 
 
 if __name__ == "__main__":
