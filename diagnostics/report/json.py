@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diagnostics.errors import InputError
-from diagnostics.report.files import write_atomic
+from diagnostics.inputs.files import write_atomic
 from diagnostics.report.provenance import versions
 from diagnostics.results import plain
 
