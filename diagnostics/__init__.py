@@ -3,6 +3,13 @@
 The names below are the whole public interface, in the order in which data flow through the package.
 """
 
+from diagnostics.bases.arithmetic import NoSimilarBasisWarning
+from diagnostics.bases.bases import Bases
+from diagnostics.bases.build import task_vector_bases
+from diagnostics.bases.clustering import Clustering, cluster_similarities
+from diagnostics.bases.files import load_bases
+from diagnostics.bases.history import cluster_history
+from diagnostics.bases.search import CoefficientSearch, search_coefficients
 from diagnostics.errors import CheckpointError, InputError, MismatchError, NotDeterministicError
 from diagnostics.inputs.layout import Layout
 from diagnostics.inputs.problem import MergeProblem
@@ -33,12 +40,15 @@ del _plotting  # importing it is what gives results their pictures
 
 __all__ = [
     "Assumption",
+    "Bases",
     "BoundReport",
     "Cause",
     "CheckpointError",
+    "Clustering",
     "Code",
     "CoefficientChoice",
     "CoefficientRegion",
+    "CoefficientSearch",
     "CompositionAudit",
     "Cost",
     "Estimate",
@@ -52,6 +62,7 @@ __all__ = [
     "MergePrediction",
     "MergeProblem",
     "MismatchError",
+    "NoSimilarBasisWarning",
     "NotDeterministicError",
     "OutputRelation",
     "Recipe",
@@ -67,6 +78,8 @@ __all__ = [
     "audit_composition",
     "best_coefficients",
     "check_compatibility",
+    "cluster_history",
+    "cluster_similarities",
     "coefficient_region",
     "geometry",
     "gradient",
@@ -74,6 +87,7 @@ __all__ = [
     "gradient_fit",
     "hessian_vector_product",
     "linear_lora_update",
+    "load_bases",
     "merge_error",
     "merged_update",
     "method_contributions",
@@ -82,5 +96,7 @@ __all__ = [
     "output_relation",
     "predict_merge",
     "read_recipe",
+    "search_coefficients",
     "spectral_norm",
+    "task_vector_bases",
 ]

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from diagnostics.commands import audit, check, coefficients, relations
+from diagnostics.commands import audit, bases, check, coefficients, relations
 from diagnostics.commands.options import (
     CoefficientsOption,
     DataOption,
@@ -244,6 +244,9 @@ app.command("relations", help=relations.HELP)(relations.relations_command)
 
 
 app.command("audit", help=audit.HELP)(audit.audit_command)
+
+
+app.command("bases", help=bases.HELP)(bases.bases_command)
 
 
 @app.command(

@@ -39,7 +39,8 @@ class Clustering(Result):
         null: The same for near-uniform similarities without groups: their 99 % quantile.
         p_value: Share of such matrices that separate as well; NaN where there are fewer than three vectors.
         verdict: Whether the vectors fall into groups.
-        split: Groups of the proposal that were split because two of their vectors are opposite.
+        given: Whether the number of groups was given.
+        split: Groups that were split because two of their vectors are opposite.
         notes: What a reader must know before using the groups.
     """
 
@@ -50,6 +51,7 @@ class Clustering(Result):
     null: float
     p_value: float
     verdict: Verdict
+    given: bool
     split: Groups
     notes: tuple[str, ...]
 
@@ -79,15 +81,15 @@ def cluster_similarities(
 
     The published number of groups and two other readings of the eigengap are candidates; the one whose groups separate
     the similarities best is proposed. It is used only where near-uniform similarities, which have no groups, would not
-    separate as well: :math:`M_{ij} = |c (1 + 0.25 z_{ij}) + σ_{ij} z'_{ij}|` with the mean c of the measured ones, σ the
-    noise of a cosine and standard normal z. Otherwise every vector is a group of its own: nothing is merged on the
+    separate as well: :math:`M_{ij} = |c (1 + 0.25 z_{ij}) + σ_{ij} z'_{ij}|` with the mean c of the measured ones, the
+    noise σ of a cosine and standard normal z. Otherwise every vector is a group of its own: nothing is merged on the
     strength of nothing.
 
     Args:
         cosine: M, [T, T].
         k: Number of groups, if it is known; the eigengap is then reported and not used.
         noise: Standard deviation σ of the cosine of unrelated vectors, one number or [T, T].
-        opposite: A group with a cosine below this is split in two (δ1 of 2.13); only below three σ.
+        opposite: A group with a cosine below this is split in two (δ1 of 2.13), if it is below −3σ or −0.5 too.
         draws: Matrices without groups that are compared with.
         seed: Seed of these, and of the spectral clustering.
 
@@ -112,17 +114,17 @@ def cluster_similarities(
     if k is None and size < 3:
         alone = tuple((index,) for index in range(size))
         note = "fewer than three vectors have no eigengap: each is a group of its own. Give k to decide"
-        return Clustering(alone, alone, gap, math.nan, math.nan, math.nan, Verdict.UNDECIDED, (), (note,))
+        return Clustering(alone, alone, gap, math.nan, math.nan, math.nan, Verdict.UNDECIDED, False, (), (note,))
     proposal = group(matrix, k, seed) if k else _propose(matrix, gap, seed)
     found = separation(matrix, proposal)
     null = _null(matrix, sigma, k, draws, seed)
     p_value = (1 + int((null >= found).sum())) / (1 + draws)
     verdict = _judge(p_value) if found > 0 else Verdict.REFUTED
     kept = proposal if k or verdict is Verdict.SUPPORTED else tuple((index,) for index in range(size))
-    groups, split = _split_all(matrix, kept, min(opposite, -3 * float(sigma.max())), seed)
+    groups, split = _split_all(matrix, kept, min(opposite, -min(3 * float(sigma.max()), 0.5)), seed)
     notes = _notes(gap, proposal, verdict, k, float(_pairs(matrix).mean()))
     limit = float(torch.quantile(null, 1 - _LEVELS[0]))
-    return Clustering(_ordered(groups), proposal, gap, found, limit, p_value, verdict, split, notes)
+    return Clustering(_ordered(groups), proposal, gap, found, limit, p_value, verdict, k is not None, split, notes)
 
 
 def group(matrix: Tensor, k: int, seed: int = 0) -> Groups:

@@ -17,7 +17,7 @@ from diagnostics.inputs.alignment import BASE, Alignment, align, assert_finite
 from diagnostics.inputs.checkpoints import Checkpoint, Source, open_checkpoint
 from diagnostics.inputs.tasks import Task
 
-__all__ = ["Coefficients", "MergeProblem"]
+__all__ = ["Coefficients", "MergeProblem", "chosen_coefficients"]
 
 Coefficients = float | Sequence[float] | Mapping[str, float]
 T = TypeVar("T")
@@ -163,21 +163,7 @@ class MergeProblem:
         Raises:
             InputError: If a name is unknown, the number of values is wrong, or a value is not finite.
         """
-        if isinstance(given, Mapping):
-            unknown = sorted(set(given) - set(self.names))
-            if unknown:
-                raise InputError(f"coefficients name unknown experts {unknown}; the problem has {list(self.names)}")
-            values = {name: float(given[name]) for name in self.names if name in given}
-        elif isinstance(given, Sequence):
-            if len(given) != len(self.names):
-                raise InputError(f"{len(given)} coefficients for {len(self.names)} experts {list(self.names)}")
-            values = dict(zip(self.names, map(float, given), strict=True))
-        else:
-            values = dict.fromkeys(self.names, float(given))
-        bad = {name: value for name, value in values.items() if not math.isfinite(value)}
-        if bad or not values:
-            raise InputError(f"coefficients must be finite and name at least one expert, found {bad or given}")
-        return values
+        return chosen_coefficients(given, self.names)
 
     def displacement(self, coefficients: Mapping[str, float]) -> dict[str, Tensor]:
         """Return Σ λ_i τ_i over the shared parameters.
@@ -221,6 +207,41 @@ class MergeProblem:
         if key not in self._memo:
             self._memo[key] = compute()
         return self._memo[key]
+
+
+def chosen_coefficients(given: Coefficients, names: Sequence[str], noun: str = "expert") -> dict[str, float]:
+    """Return coefficients as a mapping over those that take part.
+
+    Args:
+        given: One number for all, one for each in order, or a mapping; whoever it does not name takes no part.
+        names: Who can take part.
+        noun: What they are, for messages.
+
+    Returns:
+        Coefficient by name, in the order of the names.
+
+    Raises:
+        InputError: If a name is unknown, the number of values is wrong, or a value is not finite.
+
+    Example:
+        >>> chosen_coefficients(0.5, ["a", "b"]), chosen_coefficients({"b": 1}, ["a", "b"])
+        ({'a': 0.5, 'b': 0.5}, {'b': 1.0})
+    """
+    if isinstance(given, Mapping):
+        unknown = sorted(set(given) - set(names))
+        if unknown:
+            raise InputError(f"coefficients name unknown {noun}s {unknown}; there are {list(names)}")
+        values = {name: float(given[name]) for name in names if name in given}
+    elif isinstance(given, Sequence):
+        if len(given) != len(names):
+            raise InputError(f"{len(given)} coefficients for {len(names)} {noun}s {list(names)}")
+        values = dict(zip(names, map(float, given), strict=True))
+    else:
+        values = dict.fromkeys(names, float(given))
+    bad = {name: value for name, value in values.items() if not math.isfinite(value)}
+    if bad or not values:
+        raise InputError(f"coefficients must be finite and name at least one {noun}, found {bad or given}")
+    return values
 
 
 def _check_names(experts: Mapping[str, Source], tasks: Mapping[str, Task]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from diagnostics.errors import InputError
 from diagnostics.inputs.adapters import open_expert
 from diagnostics.inputs.alignment import BASE, Alignment, align
 from diagnostics.inputs.checkpoints import Checkpoint, Source, open_checkpoint
@@ -70,11 +71,9 @@ class TaskVectors(Mapping[str, TaskVector]):
     """
 
     def __init__(self, base: Checkpoint, experts: Mapping[str, Checkpoint], private: Sequence[str] = ()) -> None:
-        self.base = base
+        self.base, self._experts, self._private = base, dict(experts), tuple(private)
         self.alignment = align(base, experts, private)
-        self._vectors = {
-            name: TaskVector(base, expert, self.alignment, name) for name, expert in experts.items()
-        }
+        self._vectors = {name: TaskVector(base, expert, self.alignment, name) for name, expert in experts.items()}
 
     def __getitem__(self, name: str) -> TaskVector:
         return self._vectors[name]
@@ -85,6 +84,25 @@ class TaskVectors(Mapping[str, TaskVector]):
     def __len__(self) -> int:
         return len(self._vectors)
 
+    def extended(self, name: str, source: Source) -> TaskVectors:
+        """Return these task vectors and one more.
+
+        Args:
+            name: Name of the expert.
+            source: Its parameters, or a path to them.
+
+        Returns:
+            The task vectors, in this order.
+
+        Raises:
+            InputError: If the name is taken.
+            MismatchError: If parameters do not fit together.
+        """
+        if name in self._experts or name == BASE:
+            raise InputError(f"expected a new name; found {name!r}, which is taken. Choose another.")
+        expert = open_expert(self.base, source, label=name)
+        return TaskVectors(self.base, {**self._experts, name: expert}, self._private)
+
     def base_parameters(self) -> dict[str, Tensor]:
         """Return the base's shared parameters, at least in float32.
 
@@ -92,7 +110,9 @@ class TaskVectors(Mapping[str, TaskVector]):
             θ0 by name.
         """
         stored = {key: self.base.tensor(self.alignment.stored_name(BASE, key)) for key in self.alignment.shared}
-        return {key: value.detach().to(torch.promote_types(value.dtype, torch.float32)) for key, value in stored.items()}
+        return {
+            key: value.detach().to(torch.promote_types(value.dtype, torch.float32)) for key, value in stored.items()
+        }
 
 
 def open_task_vectors(
@@ -124,4 +144,6 @@ def open_task_vectors(
     """
     named = name_experts(experts, reserved=reserved)
     opened = open_checkpoint(base, label=BASE)
-    return TaskVectors(opened, {name: open_expert(opened, source, label=name) for name, source in named.items()}, private)
+    return TaskVectors(
+        opened, {name: open_expert(opened, source, label=name) for name, source in named.items()}, private
+    )

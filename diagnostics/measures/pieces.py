@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diagnostics.errors import InputError
 from diagnostics.inputs.tasks import Parameters, Task
 from diagnostics.measures.vectors import flatten
 
-__all__ = ["Pieces", "pieces_of"]
+__all__ = ["Pieces", "pieces_of", "single_examples"]
 
 Piece = tuple[int, float, Any]
 
@@ -53,6 +54,34 @@ def pieces_of(task: Task, params: Parameters, folds: int) -> Pieces:
     if len(task.sizes) < folds and task.examples > len(task.sizes) and _divisible(task, params):
         return Pieces(task.examples, lambda count: _examples(task, count))
     return Pieces(len(task.sizes), lambda count: _batches(task, count))
+
+
+def single_examples(task: Task, params: Parameters) -> Iterator[Any]:
+    """Yield every example of a task as a batch of its own.
+
+    Args:
+        task: The task.
+        params: A point at which to check that the loss is a mean over examples.
+
+    Yields:
+        Batches of one example, in order.
+
+    Raises:
+        InputError: If batches cannot be cut.
+
+    Example:
+        >>> task = Task("t", lambda p, b: (p["w"] * b).mean(), [torch.arange(2.0), torch.arange(1.0)])
+        >>> [batch.tolist() for batch in single_examples(task, {"w": torch.ones(1)})]
+        [[0.0], [1.0], [0.0]]
+    """
+    if task.examples > len(task.sizes) and not _divisible(task, params):
+        raise InputError(
+            f"task {task.name!r}: expected batches of tensors with examples first, and a loss that is the mean over "
+            "them, so that each example can be taken by itself; found others. Give batches of one example."
+        )
+    for size, batch in zip(task.sizes, task.batches, strict=True):
+        for index in range(size):
+            yield batch if size == 1 else _cut(batch, slice(index, index + 1))
 
 
 def _batches(task: Task, count: int) -> Iterator[Piece]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from diagnostics.bases.bases import Bases
 from diagnostics.measures.geometry import Geometry
+from diagnostics.report.bases_section import similarity_figure
 from diagnostics.report.bounds_chart import chain_figure
 from diagnostics.report.coefficients_section import shared_figure
 from diagnostics.report.composition_section import composition_section
@@ -51,6 +53,11 @@ def _audit(result: CompositionAudit, ax: Any) -> Any:
 @paint.register
 def _alignment(result: GradientAlignment, ax: Any) -> Any:
     return _on_axes(cosine_heat_map(result.names, result.cosines.tolist(), "", "Cosine between gradients."), ax)
+
+
+@paint.register
+def _bases(result: Bases, ax: Any) -> Any:
+    return _on_axes(similarity_figure(result), ax)
 
 
 def _on_axes(figure: Figure, ax: Any) -> Any:
