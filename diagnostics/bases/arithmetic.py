@@ -129,7 +129,7 @@ def generalised(bases: Bases, target: Source, coefficient: float, use: str) -> d
     if use == "similar":
         return _moved(bases, merge_vectors({name: bases.vectors[name] for name in similar}), factor)
     square = sum(float(vector[key].double().square().sum()) for key in bases.base)
-    inner = torch.tensor(list(found.values())).double() * (square * bases.gram.diagonal()).sqrt()
+    inner = torch.tensor(list(found.values()), dtype=torch.float64) * (square * bases.gram.diagonal()).sqrt()
     alphas = torch.linalg.lstsq(bases.gram, inner[:, None], driver="gelsd").solution[:, 0]
     weights = dict(zip(bases.vectors, alphas.tolist(), strict=True))
     return _moved(bases, merge_vectors(bases.vectors, "task_arithmetic", weights=weights), factor)

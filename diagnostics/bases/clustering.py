@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.cluster.hierarchy import cut_tree, linkage
+from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from diagnostics.errors import InputError, require_count
@@ -79,11 +82,14 @@ def cluster_similarities(
 ) -> Clustering:
     r"""Group vectors by their cosines: eigengap, spectral clustering, opposite directions apart (2.12), (2.13).
 
-    The published number of groups and two other readings of the eigengap are candidates; the one whose groups separate
-    the similarities best is proposed. It is used only where near-uniform similarities, which have no groups, would not
-    separate as well: :math:`M_{ij} = |c (1 + 0.25 z_{ij}) + σ_{ij} z'_{ij}|` with the mean c of the measured ones, the
-    noise σ of a cosine and standard normal z. Otherwise every vector is a group of its own: nothing is merged on the
-    strength of nothing.
+    Spectral clustering into the published number of groups, and into those of two other readings of the eigengap, and
+    all cuts of average linkage are looked at; the partition that separates the similarities best is proposed. It is
+    used only where near-uniform similarities, which have no groups, would not separate as well:
+
+    .. math:: M_{ij} = |c (1 + 0.25 z_{ij}) + σ_{ij} z'_{ij}|
+
+    with the mean c of the measured ones, the noise σ of a cosine and standard normal z. Otherwise every vector is a
+    group of its own: nothing is merged on the strength of nothing.
 
     Args:
         cosine: M, [T, T].
@@ -91,7 +97,7 @@ def cluster_similarities(
         noise: Standard deviation σ of the cosine of unrelated vectors, one number or [T, T].
         opposite: A group with a cosine below this is split in two (δ1 of 2.13), if it is below −3σ or −0.5 too.
         draws: Matrices without groups that are compared with.
-        seed: Seed of these, and of the spectral clustering.
+        seed: Seed of these.
 
     Returns:
         The groups and the evidence for them.
@@ -108,43 +114,44 @@ def cluster_similarities(
         'refuted'
     """
     matrix, sigma = _checked(cosine, k, noise, opposite)
-    require_count("draws", draws, 19)
+    # Fewer could not show that a separation is rarer than the first level.
+    require_count("draws", draws, 99)
     require_count("seed", seed, 0)
     gap, size = eigengap(matrix), len(matrix)
     if k is None and size < 3:
         alone = tuple((index,) for index in range(size))
         note = "fewer than three vectors have no eigengap: each is a group of its own. Give k to decide"
         return Clustering(alone, alone, gap, math.nan, math.nan, math.nan, Verdict.UNDECIDED, False, (), (note,))
-    proposal = group(matrix, k, seed) if k else _propose(matrix, gap, seed)
+    proposal = group(matrix, k) if k else _propose(matrix, gap)
     found = separation(matrix, proposal)
     null = _null(matrix, sigma, k, draws, seed)
     p_value = (1 + int((null >= found).sum())) / (1 + draws)
     verdict = _judge(p_value) if found > 0 else Verdict.REFUTED
     kept = proposal if k or verdict is Verdict.SUPPORTED else tuple((index,) for index in range(size))
-    groups, split = _split_all(matrix, kept, min(opposite, -min(3 * float(sigma.max()), 0.5)), seed)
+    groups, split = _split_all(matrix, kept, min(opposite, -min(3 * float(sigma.max()), 0.5)))
     notes = _notes(gap, proposal, verdict, k, float(_pairs(matrix).mean()))
     limit = float(torch.quantile(null, 1 - _LEVELS[0]))
     return Clustering(_ordered(groups), proposal, gap, found, limit, p_value, verdict, k is not None, split, notes)
 
 
-def group(matrix: Tensor, k: int, seed: int = 0) -> Groups:
-    """Return k groups by scikit-learn's spectral clustering of |M|, which uses the normalised Laplacian.
+def group(matrix: Tensor, k: int) -> Groups:
+    """Return k groups: those of spectral clustering or those of average linkage, whichever separate better.
+
+    Spectral clustering is scikit-learn's, of |M| and with the normalised Laplacian. Where most vectors are like no
+    other, k is large and it goes astray; average linkage does not.
 
     Args:
         matrix: M, [T, T].
         k: Number of groups, 1 to T.
-        seed: Seed of its k-means.
 
     Returns:
         Indices by group, larger groups first.
     """
-    count = len(matrix)
-    if k >= count or k == 1:
-        return tuple((index,) for index in range(count)) if k >= count else (tuple(range(count)),)
-    settings = {"affinity": "precomputed", "assign_labels": "kmeans", "random_state": seed}
-    cluster: Any = _sklearn().SpectralClustering(k, **settings)
-    labels = cluster.fit_predict((matrix.abs() + _JOIN).fill_diagonal_(1.0).numpy()).tolist()
-    return _ordered([tuple(i for i, label in enumerate(labels) if label == each) for each in set(labels)])
+    if k >= len(matrix):
+        return tuple((index,) for index in range(len(matrix)))
+    if k == 1:
+        return (tuple(range(len(matrix))),)
+    return _best(matrix, [_spectral(matrix, k), _linkage(matrix)[k]])
 
 
 def separation(matrix: Tensor, groups: Sequence[Sequence[int]]) -> float:
@@ -164,14 +171,26 @@ def separation(matrix: Tensor, groups: Sequence[Sequence[int]]) -> float:
         >>> round(separation(torch.tensor([[1.0, 0.8, 0.1], [0.8, 1.0, 0.1], [0.1, 0.1, 1.0]]), [[0, 1], [2]]), 4)
         0.9899
     """
-    label = torch.empty(len(matrix), dtype=torch.long)
+    label = np.empty(len(matrix), dtype=int)
     for number, members in enumerate(groups):
         label[list(members)] = number
-    same = _pairs(label[:, None] == label)
-    sizes, share, mean = _pairs(matrix).abs(), float(same.double().mean()), float(_pairs(matrix).abs().mean())
-    if share in (0.0, 1.0) or mean == 0:
-        return 0.0
-    return math.sqrt(share * (1 - share)) * float(sizes[same].mean() - sizes[~same].mean()) / mean
+    return _separations(matrix, [label])[0]
+
+
+def _separations(matrix: Tensor, labels: Sequence[np.ndarray]) -> list[float]:
+    """Separation of the groups of each array of labels."""
+    rows, columns = np.triu_indices(len(matrix), 1)
+    sizes = matrix.abs().numpy()[rows, columns]
+    mean, found = sizes.mean(), []
+    for label in labels:
+        same = label[rows] == label[columns]
+        share = same.mean()
+        if share in {0, 1} or mean == 0:
+            found.append(0.0)
+        else:
+            between = sizes[same].mean() - sizes[~same].mean()
+            found.append(math.sqrt(share * (1 - share)) * float(between / mean))
+    return found
 
 
 def _checked(cosine: Tensor, k: int | None, noise: Tensor | float, opposite: float) -> tuple[Tensor, Tensor]:
@@ -194,10 +213,32 @@ def _checked(cosine: Tensor, k: int | None, noise: Tensor | float, opposite: flo
     return matrix.fill_diagonal_(1.0), sigma.fill_diagonal_(0.0)
 
 
-def _propose(matrix: Tensor, gap: Eigengap, seed: int) -> Groups:
-    """Of the partitions that the eigengap suggests, the one that separates best; the published number wins a tie."""
-    found = [group(matrix, candidate, seed) for candidate in gap.candidates]
-    return max(found, key=lambda groups: round(separation(matrix, groups), 9))
+def _propose(matrix: Tensor, gap: Eigengap) -> Groups:
+    """The partition that separates best, of spectral clustering into the eigengap's numbers and of average linkage."""
+    tree = _linkage(matrix)
+    found = [_spectral(matrix, candidate) for candidate in gap.candidates]
+    return _best(matrix, [*found, *(tree[k] for k in range(2, len(matrix)))])
+
+
+def _spectral(matrix: Tensor, k: int) -> np.ndarray:
+    """Labels of k groups by scikit-learn."""
+    cluster: Any = _sklearn().SpectralClustering(k, affinity="precomputed", assign_labels="cluster_qr", random_state=0)
+    labels: np.ndarray = cluster.fit_predict((matrix.abs() + _JOIN).fill_diagonal_(1.0).numpy())
+    return labels
+
+
+def _linkage(matrix: Tensor) -> dict[int, np.ndarray]:
+    """Labels by number of groups, of average linkage with the distance 1 − |M|."""
+    distance = (1 - matrix.abs()).clamp_min(0).fill_diagonal_(0.0)
+    tree = linkage(squareform(distance.numpy(), checks=False), "average")
+    return {len(matrix) - column: labels for column, labels in enumerate(cut_tree(tree).T)}
+
+
+def _best(matrix: Tensor, labels: Sequence[np.ndarray]) -> Groups:
+    """The partition that separates best; the first of several as good."""
+    scores = [round(value, 9) for value in _separations(matrix, labels)]
+    chosen = labels[scores.index(max(scores))]
+    return _ordered([tuple(np.flatnonzero(chosen == each).tolist()) for each in np.unique(chosen)])
 
 
 def _null(matrix: Tensor, sigma: Tensor, k: int | None, draws: int, seed: int) -> Tensor:
@@ -208,7 +249,7 @@ def _null(matrix: Tensor, sigma: Tensor, k: int | None, draws: int, seed: int) -
         spread, chance = (torch.randn(matrix.shape, generator=generator, dtype=torch.float64) for _ in range(2))
         drawn = (mean * (1 + SPREAD * spread) + sigma * chance).abs().triu(1).clamp_max(1)
         drawn = (drawn + drawn.T).fill_diagonal_(1.0)
-        groups = group(drawn, k, seed) if k else _propose(drawn, eigengap(drawn), seed)
+        groups = group(drawn, k) if k else _propose(drawn, eigengap(drawn))
         found.append(separation(drawn, groups))
     return torch.tensor(found, dtype=torch.float64)
 
@@ -220,7 +261,7 @@ def _judge(p_value: float) -> Verdict:
     return Verdict.REFUTED if p_value > _LEVELS[1] else Verdict.UNDECIDED
 
 
-def _split_all(matrix: Tensor, groups: Groups, limit: float, seed: int) -> tuple[list[tuple[int, ...]], Groups]:
+def _split_all(matrix: Tensor, groups: Groups, limit: float) -> tuple[list[tuple[int, ...]], Groups]:
     """Groups with opposite vectors in two, and which those were (2.13)."""
     parts: list[tuple[int, ...]] = []
     split = []
@@ -228,7 +269,7 @@ def _split_all(matrix: Tensor, groups: Groups, limit: float, seed: int) -> tuple
         inside = matrix[list(members)][:, list(members)]
         if float(inside.min()) < limit:
             # All similarities are raised by the same amount, so that the opposite ones become the weakest.
-            halves = group((inside + inside.min().abs()).clamp_max(2) / 2, 2, seed)
+            halves = group((inside + inside.min().abs()).clamp_max(2) / 2, 2)
             parts += [tuple(members[index] for index in half) for half in halves]
             split.append(members)
         else:

@@ -62,7 +62,7 @@ def group_stability(
         geometry: Norms and angles, tensor by tensor.
         groups: The partition to hold against.
         resamples: Number of resamples.
-        seed: Seed of the draws and of the clustering.
+        seed: Seed of the draws.
         ungrouped: Whether the partition is the one without groups, which no resample is asked to reproduce.
 
     Returns:
@@ -79,7 +79,7 @@ def group_stability(
     for _ in range(resamples):
         drawn = torch.randint(len(layers), (len(layers),), generator=generator)
         cosine = _cosine(grams[drawn].sum(0))
-        found = group(cosine, len(groups), seed)
+        found = group(cosine, len(groups))
         same += set(found) == set(groups)
         same_k += eigengap(cosine).candidates == expected
         agreement += group_agreement(found, groups)

@@ -108,8 +108,8 @@ def _models(paths: Sequence[Path], merge: str, output: Output) -> tuple[Source, 
         raise InputError(f"bases: expected one configuration, or BASE and at least one EXPERT; found {given}.")
     if merge == "fisher":
         raise InputError("--merge: fisher needs data; found models alone. Write a configuration with data: in it.")
-    base, *given = (path.expanduser() for path in paths)
-    return base, name_experts(given, reserved=BASE), {}
+    base, *found = (path.expanduser() for path in paths)
+    return base, name_experts(found, reserved=BASE), {}
 
 
 def _checkpoints(experts: Mapping[str, Source], earlier: Sequence[str]) -> dict[str, dict[str, Source]]:

@@ -16,8 +16,8 @@ from typer.core import TyperGroup
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.encoding import TruncationWarning
-from diagnostics.report.document import Document, Headline, Section
 from diagnostics.inputs.files import write_atomic
+from diagnostics.report.document import Document, Headline, Section
 from diagnostics.report.html import render_html
 from diagnostics.report.json import write_json
 from diagnostics.report.provenance import footer

@@ -82,7 +82,8 @@ def _evidence(bases: Bases, clustering: Clustering) -> list[str]:
     text = [
         "Experts are grouped by the cosines between their task vectors (2.12). Separation is the spread of the "
         "similarities that the groups explain, over their mean; it is held against matrices whose entries differ at "
-        f"random by a quarter of their mean and by chance: at most {percent(clustering.p_value)} of these separate as well.",
+        f"random by a quarter of their mean and by chance. At most {percent(clustering.p_value)} of these separate as "
+        "well.",
         f"A new vector counts as similar to a basis from a cosine of {number(bases.threshold)} on: halfway between "
         "those of its own experts, each left out in turn, and those of others.",
     ]
