@@ -118,10 +118,10 @@ def cluster_similarities(
     require_count("draws", draws, 99)
     require_count("seed", seed, 0)
     gap, size = eigengap(matrix), len(matrix)
-    if k is None and size < 3:
-        alone = tuple((index,) for index in range(size))
-        note = "fewer than three vectors have no eigengap: each is a group of its own. Give k to decide"
-        return Clustering(alone, alone, gap, math.nan, math.nan, math.nan, Verdict.UNDECIDED, False, (), (note,))
+    if size < 3:
+        few = group(matrix, k or size)
+        note = "fewer than three vectors have no eigengap: each is a group of its own unless k says otherwise"
+        return Clustering(few, few, gap, math.nan, math.nan, math.nan, Verdict.UNDECIDED, k is not None, (), (note,))
     proposal = group(matrix, k) if k else _propose(matrix, gap)
     found = separation(matrix, proposal)
     null = _null(matrix, sigma, k, draws, seed)
@@ -181,7 +181,7 @@ def _separations(matrix: Tensor, labels: Sequence[np.ndarray]) -> list[float]:
     """Separation of the groups of each array of labels."""
     rows, columns = np.triu_indices(len(matrix), 1)
     sizes = matrix.abs().numpy()[rows, columns]
-    mean, found = sizes.mean(), []
+    mean, found = sizes.mean() if len(sizes) else 0.0, []
     for label in labels:
         same = label[rows] == label[columns]
         share = same.mean()

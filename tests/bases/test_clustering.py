@@ -182,3 +182,9 @@ def test_agreement_of_partitions():
 
 def test_groups_come_largest_first():
     assert [len(members) for members in group(cosines(planted((1, 2, 4), 0.5, 0.0, DIMENSION)), 3)] == [4, 2, 1]
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_two_vectors_are_grouped_as_they_are_told(k):
+    found = find(planted((2,), 0.5, 0.5, DIMENSION), k=k)
+    assert found.k == k and found.given and found.verdict is Verdict.UNDECIDED
