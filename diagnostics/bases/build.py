@@ -102,7 +102,7 @@ def task_vector_bases(
         gram=compared.gram,
         merge=merge,
         density=density,
-        threshold=_threshold(shape.gram, clustering, noise),
+        threshold=_threshold(shape, clustering, noise),
         memory=memory_of(clusters, merged),
         clustering=clustering,
         geometry=shape,
@@ -221,19 +221,22 @@ def _cluster(shape: Geometry, k: int | None, opposite: float, seed: int) -> tupl
     return cluster_similarities(shape.cosine, k=k, noise=noise, opposite=opposite, seed=seed), float(noise.max())
 
 
-def _threshold(gram: Tensor, clustering: Clustering, noise: float) -> float:
+def _threshold(shape: Geometry, clustering: Clustering, noise: float) -> float:
     """Cosine with a basis that counts as similar: halfway between those of its own experts, left out, and of others."""
     own: list[float] = []
     others: list[float] = []
     for members in clustering.groups:
-        inside = list(members)
-        for index in range(len(gram)):
-            rest = [member for member in inside if member != index]
+        for index in range(len(shape.gram)):
+            rest = [member for member in members if member != index]
             if rest:
-                square = float(gram[rest][:, rest].sum() * gram[index, index])
-                value = float(gram[index, rest].sum()) / math.sqrt(square) if square > 0 else 0.0
-                (own if index in inside else others).append(value)
-    middle = (sum(own) / len(own) + sum(others) / len(others)) / 2 if own and others else 0.0
+                square = float(shape.gram[rest][:, rest].sum() * shape.gram[index, index])
+                value = float(shape.gram[index, rest].sum()) / math.sqrt(square) if square > 0 else 0.0
+                (own if index in members else others).append(value)
+    if own:
+        middle = (sum(own) / len(own) + (sum(others) / len(others) if others else 0.0)) / 2
+    else:
+        # Without a group to go by: more alike than any two that were kept apart.
+        middle = float(shape.cosine.fill_diagonal_(0.0).abs().max())
     # Beyond chance too, as far as few dimensions allow to tell.
     return max(middle, min(3 * noise, 0.5))
 
