@@ -16,10 +16,14 @@ from diagnostics.inputs.problem import MergeProblem
 from diagnostics.inputs.recipes import Recipe, read_recipe
 from diagnostics.inputs.tasks import Task
 from diagnostics.measures.curvature import gradient, hessian_vector_product
+from diagnostics.measures.feature_use import FeatureUse, feature_use
 from diagnostics.measures.geometry import Geometry, geometry
 from diagnostics.measures.lora_merge import linear_lora_update
 from diagnostics.measures.merge_methods import merged_update, method_contributions
+from diagnostics.measures.orthogonality import Orthogonality, orthogonality
+from diagnostics.measures.orthoreg import orthoreg_penalty
 from diagnostics.measures.spectra import SpectralNorm, spectral_norm
+from diagnostics.measures.update_structure import UpdateStructure, update_structure
 from diagnostics.report import plotting as _plotting
 from diagnostics.results import Assumption, Cost, Estimate, Status, Verdict
 from diagnostics.theory.coefficient_conditions import CoefficientRegion, Regime, coefficient_region
@@ -28,11 +32,14 @@ from diagnostics.verdicts.alignment import GradientAlignment, gradient_alignment
 from diagnostics.verdicts.coefficients import CoefficientChoice, best_coefficients
 from diagnostics.verdicts.compatibility import check_compatibility
 from diagnostics.verdicts.composition import Cause, CompositionAudit, Term, audit_composition
+from diagnostics.verdicts.disentanglement import DisentanglementError, disentanglement_error, disentanglement_errors
+from diagnostics.verdicts.feature_use import FeatureSpecialisation, task_feature_specialisation
 from diagnostics.verdicts.findings import Code, Finding, Severity
 from diagnostics.verdicts.gradient_fit import GradientFit, MergeError, gradient_fit, merge_error
 from diagnostics.verdicts.loss_gaps import addition_bounds, negation_bounds, out_of_distribution_bound
 from diagnostics.verdicts.mergeability import MergePrediction, TaskPrediction, predict_merge
 from diagnostics.verdicts.relations import OutputRelation, output_relation
+from diagnostics.verdicts.update_reduction import ReductionReport, reduction_costs
 
 __version__ = "0.1.0"
 
@@ -51,7 +58,10 @@ __all__ = [
     "CoefficientSearch",
     "CompositionAudit",
     "Cost",
+    "DisentanglementError",
     "Estimate",
+    "FeatureSpecialisation",
+    "FeatureUse",
     "Finding",
     "Geometry",
     "GradientAlignment",
@@ -64,8 +74,10 @@ __all__ = [
     "MismatchError",
     "NoSimilarBasisWarning",
     "NotDeterministicError",
+    "Orthogonality",
     "OutputRelation",
     "Recipe",
+    "ReductionReport",
     "Regime",
     "Severity",
     "SpectralNorm",
@@ -73,6 +85,7 @@ __all__ = [
     "Task",
     "TaskPrediction",
     "Term",
+    "UpdateStructure",
     "Verdict",
     "addition_bounds",
     "audit_composition",
@@ -81,6 +94,9 @@ __all__ = [
     "cluster_history",
     "cluster_similarities",
     "coefficient_region",
+    "disentanglement_error",
+    "disentanglement_errors",
+    "feature_use",
     "geometry",
     "gradient",
     "gradient_alignment",
@@ -92,11 +108,16 @@ __all__ = [
     "merged_update",
     "method_contributions",
     "negation_bounds",
+    "orthogonality",
+    "orthoreg_penalty",
     "out_of_distribution_bound",
     "output_relation",
     "predict_merge",
     "read_recipe",
+    "reduction_costs",
     "search_coefficients",
     "spectral_norm",
+    "task_feature_specialisation",
     "task_vector_bases",
+    "update_structure",
 ]

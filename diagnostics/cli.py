@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from diagnostics.commands import audit, bases, check, coefficients, relations
+from diagnostics.commands import audit, bases, check, coefficients, orthogonality, relations
 from diagnostics.commands.options import (
     CoefficientsOption,
     DataOption,
@@ -247,6 +247,9 @@ app.command("audit", help=audit.HELP)(audit.audit_command)
 
 
 app.command("bases", help=bases.HELP)(bases.bases_command)
+
+
+app.command("orthogonality", help=orthogonality.HELP)(orthogonality.orthogonality_command)
 
 
 @app.command(

@@ -9,10 +9,16 @@ from benchmarks import (
     coefficient_regret,
     demo_seeds,
     derivative_costs,
+    disentanglement,
     language_predictions,
     method_predictions,
     minilm_bounds,
+    orthogonality,
+    update_structure,
 )
+from benchmarks.bases import arithmetic as bases_arithmetic
+from benchmarks.bases import memory as bases_memory
+from benchmarks.bases import planted as bases_planted
 from benchmarks.composition import study
 from benchmarks.prediction import methods as prediction_methods
 from benchmarks.prediction import study as prediction_study
@@ -65,6 +71,38 @@ def test_language_predictions_dry_run(capsys):
     language_predictions.main(["--quick"])
     printed = capsys.readouterr().out
     assert "on 4 seen examples" in printed and "on 4 unseen examples" in printed
+
+
+def test_update_structure_dry_run(capsys):
+    update_structure.main(["--quick"])
+    assert "predicted against measured" in capsys.readouterr().out
+
+
+def test_disentanglement_dry_run(capsys):
+    disentanglement.main(["--quick"])
+    assert "rank correlation with what a pair loses" in capsys.readouterr().out
+
+
+def test_orthogonality_dry_run(capsys):
+    orthogonality.main(["--quick"])
+    assert "rank correlation" in capsys.readouterr().out.lower()
+
+
+def test_planted_groups_dry_run(capsys):
+    bases_planted.main(["--quick"])
+    printed = capsys.readouterr().out
+    assert "as published (2.12)" in printed and "no groups" in printed
+
+
+def test_arithmetic_with_bases_dry_run(capsys):
+    bases_arithmetic.main(["--quick"])
+    printed = capsys.readouterr().out
+    assert all(f"{use}, digits" in printed for use in ("Addition", "Negation", "A new task"))
+
+
+def test_memory_of_bases_dry_run(capsys):
+    bases_memory.main(["--quick"])
+    assert "memory beyond a process that holds the base" in capsys.readouterr().out
 
 
 def around(value):

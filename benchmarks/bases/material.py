@@ -48,9 +48,9 @@ def digits(seed: int, steps: int = 300) -> Material:
     return Material(demo.problem.base, dict(demo.problem.experts), dict(demo.problem.tasks), demo.test)
 
 
-def minilm(names: list[str] | None = None, probe: int = 128, test: int = 512) -> Material:
+def minilm(probe: int, test: int) -> Material:
     """MiniLM experts of real text tasks, full fine-tunes."""
-    parts = load_problem_parts(names)
+    parts = load_problem_parts()
     splits = {}
     for split, count in (("probe", probe), ("test", test)):
         splits[split] = {}

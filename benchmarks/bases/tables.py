@@ -46,6 +46,8 @@ def addition_table(name: str, parts: list[dict[str, Any]]) -> Table:
     for column in ("method", "vectors", "λ", "mean over tasks", "worst task", "minus all vectors"):
         table.add_column(column, justify="left" if column == "method" else "right")
     reference = np.array(retentions(parts, "all vectors")[0])
+    alone = [expert["base"] / expert["own"] for part in parts for expert in part["experts"].values()]
+    table.add_row("base alone", "0", "0", interval(alone), f"{min(alone):.3f}", interval(alone - reference))
     rows = [row["label"] for part in parts for row in part["addition"]]
     labels = dict.fromkeys(label.rstrip("0123456789") if label.startswith("random") else label for label in rows)
     for label in labels:
@@ -70,20 +72,25 @@ def span(values: list[float]) -> str:
 
 def negation_table(name: str, parts: list[dict[str, Any]]) -> Table:
     """How much of the base's score a forgotten task keeps, and the others."""
-    table = Table(title=f"Negation, {name}: shares of the base's score")
+    table = Table(title=f"Negation, {name}: points of accuracy lost, and the others' score over the base's")
     for column in ("vectors used", "forgotten task", "others", "not possible"):
         table.add_column(column, justify="left" if column == "vectors used" else "right")
     rows = [(part, row) for part in parts for row in part["negation"]]
     for label in ("all vectors", "bases", "one model"):
         chosen = [(part, row) for part, row in rows if row["label"] == label]
-        target = [row["target"] / part["experts"][row["task"]]["base"] for part, row in chosen]
+        target = [forgotten(part, row) for part, row in chosen]
         stuck = sum(row["coefficient"] == 0 for _, row in chosen)
         table.add_row(label, interval(target), interval(row["others"] for _, row in chosen), f"{stuck}/{len(chosen)}")
     mates = [(part, row) for part, row in rows if row["mates"] > 0]
     for label in ("all vectors", "bases") if mates else ():
-        target = [r["target"] / p["experts"][r["task"]]["base"] for p, r in mates if r["label"] == label]
+        target = [forgotten(part, row) for part, row in mates if row["label"] == label]
         table.add_row(f"{label}, tasks that share a basis", interval(target), "", "")
     return table
+
+
+def forgotten(part: dict[str, Any], row: dict[str, Any]) -> float:
+    """Points of the base's accuracy that a negation takes away."""
+    return 100 * float(part["experts"][row["task"]]["base"] - row["target"])
 
 
 def generalisation_table(name: str, parts: list[dict[str, Any]]) -> Table:

@@ -11,6 +11,18 @@ from diagnostics.results import Cost, Result
 from . import test_composition_section
 
 PROBLEM = quadratic_problem(torch.eye(2).double().repeat(2, 1, 1), torch.eye(2).double())
+MODELS = (
+    {"w": torch.zeros(3, 3)},
+    {name: {"w": value} for name, value in zip("abc", torch.rand(3, 3, 3), strict=True)},
+)
+TASK = dx.Task.from_module(
+    "t", torch.nn.Linear(3, 3, bias=False), torch.nn.functional.cross_entropy, (torch.rand(4, 3), torch.arange(4) % 3)
+)
+CLASSES = dx.MergeProblem(
+    {"weight": MODELS[0]["w"]},
+    {name: {"weight": params["w"]} for name, params in MODELS[1].items()},
+    dict.fromkeys("abc", TASK),
+)
 RESULTS = {
     "geometry": lambda: dx.geometry(PROBLEM.base, PROBLEM.experts),
     "bounds": lambda: dx.addition_bounds(PROBLEM, 0.5)["task_0"],
@@ -18,6 +30,10 @@ RESULTS = {
     "prediction": lambda: dx.predict_merge(PROBLEM, 0.5),
     "alignment": lambda: dx.gradient_alignment(PROBLEM.tasks["task_0"], [PROBLEM.tasks["task_1"]], PROBLEM.base),
     "audit": test_composition_section.audit,
+    "bases": lambda: dx.task_vector_bases(*MODELS, k=2),
+    "structure": lambda: dx.update_structure(MODELS[0], MODELS[1]["a"]),
+    "orthogonality": lambda: dx.orthogonality(*MODELS),
+    "disentanglement": lambda: dx.disentanglement_error(CLASSES, "a", "b", [0.0, 1.0]),
     "audit of an error near zero": test_composition_section.near_zero,
 }
 
@@ -40,6 +56,19 @@ def test_new_axes_hold_the_picture(name):
 def test_given_axes_are_used(name):
     _, ax = plt.subplots()
     assert RESULTS[name]().plot(ax) is ax
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        lambda: dx.update_structure(MODELS[0], MODELS[0]),
+        lambda: dx.orthogonality(MODELS[0], {"a": MODELS[1]["a"]}),
+        lambda: dx.disentanglement_error(CLASSES, "a", "b", [(1.0, 1.0)]),
+    ],
+)
+def test_results_with_nothing_to_draw_say_so(result):
+    with pytest.raises(dx.InputError, match="expected a result with a picture"):
+        result().plot()
 
 
 def test_a_result_without_a_picture_says_so():

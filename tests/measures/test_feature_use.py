@@ -1,0 +1,225 @@
+"""feature_use: finite differences at every pre-activation, layers of all kinds, what is not seen is named."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from diagnostics import InputError, Task
+from diagnostics.inputs.readout import Readout
+from diagnostics.measures import feature_use as module
+from diagnostics.measures.feature_use import feature_use
+from diagnostics.measures.profiles import (
+    IDLE,
+    SHARED,
+    assign_features,
+    chance_overlap,
+    normalised,
+    profile_overlap,
+    set_cosines,
+)
+from tests.cases import small_task
+from tests.inputs.tiny_models import bert
+
+EPS = 1e-6
+
+
+class Tokens(nn.Module):
+    """A layer applied to each token, in place afterwards, one read twice, and one that is skipped."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(7, 3)
+        self.first = nn.Linear(3, 4, bias=False)
+        self.twice = Conv1D(4, 4)
+        self.norm = nn.LayerNorm(4)
+        self.unused = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, ids):
+        hidden = nn.functional.relu(self.first(self.embed(ids)), inplace=True)
+        hidden = torch.tanh(self.twice(torch.tanh(self.twice(hidden))))
+        return self.head(self.norm(hidden).mean(1))
+
+
+def token_task(seed=0):
+    torch.manual_seed(seed)
+    model = Tokens().double()
+    data = (torch.randint(0, 7, (5, 3)), torch.tensor([0, 1, 0, 1, 1]))
+    task = Task.from_module("tokens", model, nn.functional.cross_entropy, data, batch_size=2)
+    return model, task, {name: value.detach() for name, value in model.named_parameters()}
+
+
+def shifted_outputs(model, layer, inputs, call, place, step):
+    """The outputs of one example after one number of one call's pre-activations is moved."""
+    calls = []
+
+    def move(_module, _inputs, output):
+        calls.append(1)
+        moved = output.clone()
+        if len(calls) - 1 == call:
+            moved[(0, *place)] += step
+        return moved
+
+    handle = layer.register_forward_hook(move)
+    out = model(inputs[None])[0].detach()
+    handle.remove()
+    return out
+
+
+def slow_use(model, layer, inputs, calls, positions, width):
+    """Σ_positions ‖∂f/∂z_k‖ by central differences, number by number."""
+    use = np.zeros(width)
+    for call in range(calls):
+        for position in positions:
+            for k in range(width):
+                ends = [shifted_outputs(model, layer, inputs, call, (*position, k), s) for s in (EPS, -EPS)]
+                use[k] += float(((ends[0] - ends[1]) / (2 * EPS)).norm())
+    return use
+
+
+def matches_finite_differences(use):
+    model, task, _ = token_task()
+    inputs = torch.cat([batch[0] for batch in task.batches])
+    spots = [(i,) for i in range(3)]
+    shapes = {"first": (1, spots, 4), "twice": (2, spots, 4), "head": (1, [()], 2)}
+    for name, (calls, positions, width) in shapes.items():
+        for row, x in enumerate(inputs):
+            expected = slow_use(model, model.get_submodule(name), x, calls, positions, width)
+            np.testing.assert_allclose(use.examples[f"{name}.weight"][row], expected, atol=1e-7)
+
+
+def test_use_is_that_of_finite_differences():
+    _, task, params = token_task()
+    matches_finite_differences(feature_use(task, params))
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        lambda outputs, limit, generator: torch.ones(1, 1, outputs.shape[1], dtype=outputs.dtype),
+        lambda outputs, limit, generator: torch.eye(outputs.shape[1], dtype=outputs.dtype)[:1, None],
+    ],
+    ids=["outputs added up first", "one output only"],
+)
+def test_mutants_fail(monkeypatch, mutant):
+    monkeypatch.setattr(module, "_signs", mutant)
+    _, task, params = token_task()
+    with pytest.raises(AssertionError):
+        matches_finite_differences(feature_use(task, params))
+
+
+def test_what_is_not_seen_is_named():
+    _, task, params = token_task()
+    use = feature_use(task, params)
+    assert use.not_covered == {
+        "embed.weight": "Embedding, not a linear layer of its input",
+        "unused.weight": "not the weight of a linear layer that was run",
+    }
+    assert use.sides == {"first.weight": "rows", "twice.weight": "columns", "head.weight": "rows"}
+    assert "not covered: embed.weight" in str(use)
+    assert set(feature_use(task, params, layers=["first.weight"]).examples) == {"first.weight"}
+    assert not nn.modules.module._global_forward_hooks, "nothing listens afterwards"
+
+
+def test_a_linear_model_known_by_hand():
+    model = nn.Sequential(nn.Linear(3, 2, bias=False), nn.Linear(2, 2, bias=False))
+    head = torch.tensor([[3.0, 0.0], [4.0, -2.0]])
+    data = (torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1] * 3))
+    task = Task.from_module("t", model, nn.functional.cross_entropy, data)
+    use = feature_use(task, {"0.weight": torch.ones(2, 3), "1.weight": head})
+    assert use.mean["0.weight"].tolist() == [5, 2] and use.mean["1.weight"].tolist() == [1, 1]
+    assert (use.outputs, use.projections, use.cost.backwards) == (2, None, 1)
+    assert use.to_dict()["count"] == 6 and "examples" not in use.to_dict()
+
+
+def test_padding_and_batches_change_nothing():
+    model = bert(0)
+    params = {name: value.detach() for name, value in model.named_parameters()}
+    ids = torch.tensor([[2, 5, 7, 3], [2, 6, 3, 0], [2, 4, 9, 3]])
+
+    def use(ids, mask, batch_size):
+        data = ({"input_ids": ids, "attention_mask": mask}, torch.tensor([0, 1, 0]))
+        task = Task.from_module("bert", model, nn.functional.cross_entropy, data, batch_size=batch_size)
+        return feature_use(task, params)
+
+    mask = (ids > 0).long()
+    whole = use(ids, mask, 3)
+    padded = use(nn.functional.pad(ids, (0, 4)), nn.functional.pad(mask, (0, 4)), 2)
+    assert len(whole.examples) == 2 * 6 + 2, "two blocks of six layers, the pooler and the head"
+    assert "bert.embeddings.word_embeddings.weight" in whole.not_covered
+    for name, values in whole.examples.items():
+        torch.testing.assert_close(values, padded.examples[name], rtol=1e-4, atol=1e-6)
+
+
+def test_bound_parameters_do_not_hide_the_others():
+    _, task, params = token_task()
+    head = {name: params.pop(name) for name in ("head.weight", "head.bias")}
+    bound = feature_use(task.bind(head), params)
+    assert set(bound.examples) == {"first.weight", "twice.weight"}
+    matches = feature_use(task, {**params, **head})
+    assert torch.equal(bound.examples["first.weight"], matches.examples["first.weight"])
+
+
+def test_random_combinations_have_the_right_mean_square():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 40)).double()
+    data = (torch.randn(8, 3).double(), torch.arange(8))
+    task = Task.from_module("wide", model, nn.functional.cross_entropy, data)
+    params = dict(model.named_parameters())
+    exact = feature_use(task, params, max_outputs=40)
+    drawn = [feature_use(task, params, max_outputs=8, seed=seed) for seed in range(60)]
+    squares = torch.stack([each.examples["0.weight"].square() for each in drawn])
+    deviations = (squares.mean(0) - exact.examples["0.weight"].square()) / (squares.std(0) / math.sqrt(60))
+    assert deviations.abs().max() < 5
+    assert drawn[0].projections == 8 and "40 outputs seen through 8 random projections" in drawn[0].notes[-1]
+
+
+def test_a_model_without_layers_or_outputs_is_refused():
+    task, params = small_task()
+    with pytest.raises(InputError, match="has a loss only"):
+        feature_use(Task("loss", lambda p, b: p["w"].sum(), [torch.zeros(1)]), {"w": torch.zeros(2, 2)})
+    with pytest.raises(InputError, match="expected weights of task 'task'"):
+        feature_use(task, params, layers=["9.weight"])
+    bare = Readout(lambda p, b: b @ p["w"], lambda out, b: out.sum(1), None)
+    by_hand = Task("by hand", lambda p, b: (b @ p["w"]).sum(), [torch.zeros(2, 3)], readout=bare)
+    with pytest.raises(InputError, match=r"ran no torch.nn.Linear"):
+        feature_use(by_hand, {"w": torch.zeros(3, 2)})
+    rows = Readout(lambda p, b: nn.functional.linear(b, p["w"])[:1], lambda out, b: out.sum(1), None)
+    short = Task("short", lambda p, b: p["w"].sum(), [torch.zeros(2, 3)], readout=rows)
+    with pytest.raises(InputError, match="outputs of 2 examples first"):
+        feature_use(short, {"w": torch.zeros(3, 3)})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_profiles_by_definition(seed):
+    first, second = normalised(torch.rand(2, 7, generator=torch.Generator().manual_seed(seed)).double() ** 3)
+    assert profile_overlap(first, second) == pytest.approx(float(1 - (first - second).abs().sum() / 2))
+    pairs = [[min(float(a), float(b)) for a in first] for b in second]
+    assert chance_overlap(first, second) == pytest.approx(np.sum(pairs) / 7)
+    assert profile_overlap(first, first) == pytest.approx(1)
+
+
+def test_owners_need_a_margin():
+    profiles = torch.tensor([[0.5, 0.3, 0.2, 0.0], [0.4, 0.1, 0.5, 0.0]])
+    assert assign_features(profiles, 0.2).tolist() == [0, 0, 1, IDLE]
+    assert assign_features(profiles, 0.3).tolist() == [SHARED, 0, 1, IDLE]
+    assert assign_features(profiles[:1], 0.3).tolist() == [0, 0, 0, IDLE]
+
+
+def test_cosines_of_sets_by_definition():
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(4, 9, generator=generator).double()
+    vectors[:, 3] = 0
+    vectors = vectors / vectors.norm(dim=0).clamp_min(1e-30)
+    owner = torch.tensor([0, 0, 1, 1, 1, 1, SHARED, 0, IDLE])
+    found, pairs = set_cosines(vectors, owner, 2)
+    groups = [[0, 1, 7], [2, 4, 5]]
+    for i, one in enumerate(groups):
+        for j, two in enumerate(groups):
+            values = [abs(float(vectors[:, k] @ vectors[:, m])) for k in one for m in two if k != m]
+            assert found[i, j] == pytest.approx(np.mean(values))
+            assert pairs[i, j] == (3 if i == j else 9)
