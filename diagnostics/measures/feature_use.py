@@ -115,7 +115,8 @@ def feature_use(
         raise InputError(
             f"feature_use: expected a task with outputs; {task.name!r} has a loss only. Build it with Task.from_module."
         )
-    point = {name: value.detach() for name, value in params.items()}
+    # Fused layers that leave out the modules inside run only where no weight asks for a gradient.
+    point = {name: value.detach().requires_grad_(value.is_floating_point()) for name, value in params.items()}
     wanted = _wanted(task, point, layers)
     generator = torch.Generator().manual_seed(seed)
     parts: dict[str, list[Tensor]] = {}
@@ -225,7 +226,7 @@ def _lengths(outputs: Tensor, signs: Tensor, probes: Mapping[str, list[Tensor]],
     """Σ_positions ‖∂f/∂z_k‖ of one batch by layer, [examples, features]."""
     flat = [probe for each in probes.values() for probe in each]
     squares = [torch.zeros_like(probe, dtype=torch.float64) for probe in flat]
-    if outputs.requires_grad:
+    if flat and outputs.requires_grad:
         # Examples do not depend on each other, so the gradient of the sum over them is each one's own.
         for index, sign in enumerate(signs):
             total = (outputs * sign.to(outputs.device)).sum()

@@ -148,7 +148,7 @@ class Orthogonality(Result):
         return super().to_dict() | {name: plain(getattr(self, name)) for name in derived}
 
     def __str__(self) -> str:
-        lines = [f"{self.side} of {len(self.layers)} tensors: mean |cos|, and how many times chance that is"]
+        lines = [f"mean |cos| of {self.side}, and how many times chance that is ({len(self.layers)} tensor(s))"]
         ratio, matched = self.cosine.ratio, self.matched
         for i, name in enumerate(self.names):
             lines.append(f"  inside {name}: {self.inside[i]:.4g} ({ratio[i, i]:.3g})")

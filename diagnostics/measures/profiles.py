@@ -5,7 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["IDLE", "SHARED", "assign_features", "chance_overlap", "normalised", "profile_overlap", "set_cosines"]
+__all__ = [
+    "IDLE",
+    "SHARED",
+    "assign_features",
+    "chance_deviation",
+    "chance_overlap",
+    "normalised",
+    "profile_overlap",
+    "set_cosines",
+]
 
 # Owners of features that no task has for itself.
 SHARED, IDLE = -1, -2
@@ -61,10 +70,40 @@ def chance_overlap(first: Tensor, second: Tensor) -> Tensor:
         >>> chance_overlap(torch.tensor([1.0, 0.0]), torch.tensor([1.0, 0.0])).item()
         0.5
     """
+    return _least(first, second, 1).sum() / len(first)
+
+
+def chance_deviation(first: Tensor, second: Tensor) -> Tensor:
+    r"""Return the standard deviation of the overlap when the features of one profile are exchanged at random.
+
+    .. math:: \frac{1}{K-1} \sum_{kl} (m_{kl} − m_{k·} − m_{·l} + m_{··})^2, \quad m_{kl} = \min(û_1[k], û_2[l])
+
+    is its variance over all permutations, exactly (Hoeffding 1951).
+
+    Args:
+        first: A profile, [features].
+        second: Another.
+
+    Returns:
+        The standard deviation; 0 for a single feature.
+
+    Example:
+        >>> chance_deviation(torch.tensor([1.0, 0.0]), torch.tensor([1.0, 0.0])).item()  # 1 or 0, each half of the time
+        0.5
+    """
+    count = len(first)
+    rows, columns = _least(first, second, 1) / count, _least(second, first, 1) / count
+    squares = _least(first, second, 2).sum()
+    spread = squares - count * (rows.square().sum() + columns.square().sum()) + rows.sum() ** 2
+    return (spread.clamp_min(0) / max(1, count - 1)).sqrt()
+
+
+def _least(first: Tensor, second: Tensor, power: int) -> Tensor:
+    """Σ_l min(û_1[k], û_2[l])^power for each k, by sorting instead of comparing all pairs."""
     ordered = second.sort().values
-    below = torch.cat([ordered.new_zeros(1), ordered.cumsum(0)])
+    below = torch.cat([ordered.new_zeros(1), (ordered**power).cumsum(0)])
     place = torch.searchsorted(ordered, first.contiguous())
-    return (below[place] + first * (len(ordered) - place)).sum() / len(ordered)
+    return below[place] + first**power * (len(ordered) - place)
 
 
 def assign_features(profiles: Tensor, margin: float) -> Tensor:

@@ -165,8 +165,8 @@ def _overlap_table(use: FeatureSpecialisation) -> Table:
     rows: list[Row] = []
     for i, j in pairs[:_PAIRS]:
         first, second = use.names[i], use.names[j]
-        others = (use.total.chance[i, j], use.total.cosine[i, j])
-        values = [estimate(use.overlap(first, second)), *(number(float(value)) for value in others)]
+        chance = " ± ".join(number(float(each[i, j])) for each in (use.total.chance, use.total.chance_deviation))
+        values = [estimate(use.overlap(first, second)), chance, number(float(use.total.cosine[i, j]))]
         rows.append([f"{first}, {second}", *values])
     caption = (
         f"Overlap of feature use, mean over {plural(len(use.layers), 'layer')}, {percent(use.confidence)} intervals"

@@ -18,6 +18,7 @@ from diagnostics.measures.profiles import (
     IDLE,
     SHARED,
     assign_features,
+    chance_deviation,
     chance_overlap,
     normalised,
     profile_overlap,
@@ -42,6 +43,7 @@ class UseOverlap(Result):
         cosine: Cosine of the two profiles, [T, T].
         ceiling: Overlap of a task with itself on two disjoint halves of its examples, [T]: what noise leaves of 1.
         chance: Mean overlap when the features of one task are exchanged at random, [T, T].
+        chance_deviation: Standard deviation of that overlap over the exchanges.
         outside: Share of a task's use outside its own set, [T]; 0 under specialisation. The sets are those of one
             half of the examples, the use that of the other, and the mean of both ways is taken.
         outside_stderr: Its standard error for these sets.
@@ -60,6 +62,7 @@ class UseOverlap(Result):
     cosine: Tensor
     ceiling: Tensor
     chance: Tensor
+    chance_deviation: Tensor
     outside: Tensor
     outside_stderr: Tensor
     outside_chance: Tensor
@@ -119,7 +122,8 @@ class FeatureSpecialisation(Result):
         part = self.total if layer is None else self.layers[layer]
         value = float(part.overlap[i, j])
         status = Status.UNDEFINED if math.isnan(value) else Status.CONVERGED
-        evidence = f"{self.examples[i]} and {self.examples[j]} examples; chance {part.chance[i, j]:.3g}"
+        chance = f"chance {part.chance[i, j]:.3g} ± {part.chance_deviation[i, j]:.2g}"
+        evidence = f"{self.examples[i]} and {self.examples[j]} examples; {chance}"
         return Estimate(value, float(part.lower[i, j]), float(part.upper[i, j]), self.confidence, status, evidence)
 
     def __str__(self) -> str:
@@ -127,9 +131,8 @@ class FeatureSpecialisation(Result):
         for i, j in combinations_with_replacement(range(len(self.names)), 2):
             if i < j:
                 first, second = self.names[i], self.names[j]
-                lines.append(
-                    f"  {first} and {second}: {self.overlap(first, second)}; by chance {self.total.chance[i, j]:.3g}"
-                )
+                by_chance = f"{self.total.chance[i, j]:.3g} ± {self.total.chance_deviation[i, j]:.2g}"
+                lines.append(f"  {first} and {second}: {self.overlap(first, second)}; by chance {by_chance}")
         for i, name in enumerate(self.names):
             lines.append(
                 f"  {name}: with itself {self.total.ceiling[i]:.3g}; use outside its own features "
@@ -285,6 +288,7 @@ def _layer(
         cosine=(unit @ unit.T).clamp(max=1),
         ceiling=torch.stack([profile_overlap(*(normalised(half.mean(0)) for half in both)) for both in split]),
         chance=_pairs(chance_overlap, list(profiles)),
+        chance_deviation=_pairs(chance_deviation, list(profiles)),
         outside=outside,
         outside_stderr=variance.sqrt(),
         outside_chance=torch.stack(exchanged).mean(0),
@@ -326,12 +330,16 @@ def _mean(parts: Sequence[UseOverlap], resampled: Tensor, confidence: float) -> 
 
     overlap = mean("overlap")
     lower, upper = _interval(overlap, resampled, confidence)
-    errors = torch.stack([part.outside_stderr for part in parts])
+    errors, spreads = (
+        torch.stack([getattr(part, key) for part in parts]) for key in ("outside_stderr", "chance_deviation")
+    )
     return UseOverlap(
         overlap=overlap,
         lower=lower,
         upper=upper,
         **{key: mean(key) for key in ("cosine", "ceiling", "chance", "outside", "outside_chance", "weights")},
+        # Features of each layer are exchanged by themselves.
+        chance_deviation=spreads.square().nansum(0).sqrt() / (~spreads.isnan()).sum(0),
         # Layers see the same examples, so their errors need not cancel.
         outside_stderr=errors.nanmean(0),
         own=torch.stack([part.own for part in parts]).sum(0),

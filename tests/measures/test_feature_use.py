@@ -1,5 +1,6 @@
 """feature_use: finite differences at every pre-activation, layers of all kinds, what is not seen is named."""
 
+import itertools
 import math
 
 import numpy as np
@@ -16,6 +17,7 @@ from diagnostics.measures.profiles import (
     IDLE,
     SHARED,
     assign_features,
+    chance_deviation,
     chance_overlap,
     normalised,
     profile_overlap,
@@ -223,3 +225,40 @@ def test_cosines_of_sets_by_definition():
             values = [abs(float(vectors[:, k] @ vectors[:, m])) for k in one for m in two if k != m]
             assert found[i, j] == pytest.approx(np.mean(values))
             assert pairs[i, j] == (3 if i == j else 9)
+
+
+def permuted(first, second):
+    """Overlaps under all permutations of the second profile's features."""
+    orders = torch.tensor(list(itertools.permutations(range(len(first)))))
+    return profile_overlap(first, second[orders])
+
+
+def check_chance(mean, deviation):
+    for seed in range(10):
+        generator = torch.Generator().manual_seed(seed)
+        first, second = normalised(torch.rand(2, 3 + seed % 4, generator=generator, dtype=torch.float64) ** 3)
+        every = permuted(first, second)
+        assert float(mean(first, second)) == pytest.approx(float(every.mean()), rel=1e-9), f"seed {seed}"
+        assert float(deviation(first, second)) == pytest.approx(float(every.std(correction=0)), rel=1e-7), (
+            f"seed {seed}"
+        )
+
+
+def test_chance_and_its_spread_are_those_of_all_permutations():
+    check_chance(chance_overlap, chance_deviation)
+
+
+def test_a_spread_that_forgets_a_factor_would_be_noticed():
+    with pytest.raises(AssertionError):
+        check_chance(chance_overlap, lambda a, b: chance_deviation(a, b) * (1 - 1 / len(a)) ** 0.5)
+
+
+def test_fused_transformer_layers_are_seen():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    model = nn.Sequential(nn.TransformerEncoder(layer, 1, enable_nested_tensor=False), nn.Flatten(), nn.Linear(24, 2))
+    data = (torch.randn(4, 3, 8), torch.tensor([0, 1, 0, 1]))
+    task = Task.from_module("t", model, nn.functional.cross_entropy, data)
+    found = feature_use(task, {name: value.detach() for name, value in model.named_parameters()})
+    assert {"0.layers.0.linear1.weight", "0.layers.0.linear2.weight", "2.weight"} <= set(found.mean)
+    assert "0.layers.0.self_attn.in_proj_weight" in found.not_covered

@@ -65,6 +65,7 @@ def use(names=NAMES) -> FeatureSpecialisation:
         cosine=matrix(1.0, 0.8, count),
         ceiling=1 - row / 10,
         chance=matrix(0.7, 0.5, count),
+        chance_deviation=matrix(0.0, 0.02, count),
         outside=row,
         outside_stderr=row / 10,
         outside_chance=row + 0.5,
@@ -129,7 +130,7 @@ def test_undefined_pairs_come_last_and_are_dashes():
 def test_feature_use_stands_beside_its_chance_and_ceiling():
     section = orthogonality_section(angles(), use())
     overlap, sets = section.tables[3:]
-    assert column(overlap, "Overlap") == ["0.6 [0.55, 0.65]"] * 3 and column(overlap, "By chance") == ["0.5"] * 3
+    assert column(overlap, "Overlap") == ["0.6 [0.55, 0.65]"] * 3 and column(overlap, "By chance") == ["0.5 ± 0.02"] * 3
     assert column(sets, "Use outside them") == ["10% ± 1%", "20% ± 2%", "30% ± 3%"]
     assert column(sets, "By chance") == ["60%", "70%", "80%"] and column(sets, "Own features") == ["0", "1", "2"]
     assert "7 are shared and 2 idle" in sets.caption
