@@ -41,6 +41,14 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.composition.outcomes
 	$(BIN)/python -m benchmarks.composition.study
 	$(BIN)/python -m benchmarks.language_predictions
+	$(BIN)/python -m benchmarks.bases.planted
+	$(BIN)/python -m benchmarks.bases.arithmetic
+	$(BIN)/python -m benchmarks.bases.arithmetic --minilm
+	$(BIN)/python -m benchmarks.bases.memory
+	for part in update_structure disentanglement orthogonality; do \
+		$(BIN)/python -m benchmarks.$$part && $(BIN)/python -m benchmarks.$$part --minilm; done
+	$(BIN)/python -m benchmarks.orthoreg.digits
+	$(BIN)/python -m benchmarks.orthoreg.minilm
 
 bench-quick: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.minilm_bounds --quick
@@ -52,6 +60,10 @@ bench-quick: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.derivative_costs --quick
 	$(BIN)/python -m benchmarks.audit_costs --quick
 	$(BIN)/python -m benchmarks.composition.study --quick
+	for part in bases.planted bases.arithmetic bases.memory update_structure disentanglement orthogonality; do \
+		$(BIN)/python -m benchmarks.$$part --quick; done
+	$(BIN)/python -m benchmarks.orthoreg.digits --quick
+	$(BIN)/python -m benchmarks.orthoreg.minilm --quick
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

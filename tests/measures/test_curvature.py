@@ -153,3 +153,23 @@ def test_way_adds_nodes_only_where_needed():
     way = measure_way(task, {"w": torch.ones(2).double()}, {"w": torch.ones(2).double()})
     assert way.hessian_products == 5
     assert way.integral == pytest.approx(8.0)  # 2·(2³ − 1³ − 3)
+
+
+@pytest.mark.parametrize(
+    "layer", [torch.nn.LayerNorm(4), torch.nn.SiLU(), torch.nn.GELU()], ids=lambda x: type(x).__name__
+)
+def test_product_agrees_with_two_backward_passes_through_layers_of_transformers(layer):
+    """Forward mode alone, taken twice, is silently wrong for LayerNorm in some releases of PyTorch."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), layer, torch.nn.Linear(4, 2)).double()
+    data = (torch.randn(6, 3, dtype=torch.float64), torch.randint(0, 2, (6,)))
+    task = Task.from_module("t", model, torch.nn.functional.cross_entropy, data)
+    point = {name: value.detach().clone().requires_grad_() for name, value in model.named_parameters()}
+    vector = {name: torch.randn_like(value) for name, value in point.items()}
+    loss = torch.nn.functional.cross_entropy(torch.func.functional_call(model, point, data[0]), data[1])
+    slopes = torch.autograd.grad(loss, list(point.values()), create_graph=True)
+    along = sum((slope * vector[name]).sum() for name, slope in zip(point, slopes, strict=True))
+    expected = torch.autograd.grad(along, list(point.values()))
+    found = hessian_vector_product(task, {name: value.detach() for name, value in point.items()}, vector)
+    for name, value in zip(point, expected, strict=True):
+        np.testing.assert_allclose(found[name], value, atol=1e-12, err_msg=name)
