@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from diagnostics.commands import audit, bases, check, coefficients, orthogonality, relations
+from diagnostics.commands.models import PathsArgument, PrivateOption, read_models
 from diagnostics.commands.options import (
     CoefficientsOption,
     DataOption,
@@ -23,7 +24,7 @@ from diagnostics.commands.options import (
 from diagnostics.commands.problem import build_problem
 from diagnostics.commands.terminal import Answer, Commands, Output
 from diagnostics.errors import InputError
-from diagnostics.inputs.config import RunConfig, is_config_file, load_config
+from diagnostics.inputs.config import RunConfig, load_config
 from diagnostics.inputs.problem import MergeProblem
 from diagnostics.measures.geometry import Geometry, geometry
 from diagnostics.report.bounds_section import bounds_headline, bounds_section
@@ -99,13 +100,11 @@ In a configuration only base and experts are needed:
 {_CONFIG}""",
 )
 def geometry_command(
-    paths: Annotated[list[Path], typer.Argument(metavar="FILE | BASE EXPERT…", help="A configuration, or models.")],
+    paths: PathsArgument,
     target: Annotated[
         str | None, typer.Option(metavar="PATH", help="A model, or expert of FILE, that counts as unseen.")
     ] = None,
-    private: Annotated[
-        list[str] | None, typer.Option(metavar="GLOB", help="Parameters to leave out; may be repeated.")
-    ] = None,
+    private: PrivateOption = None,
     json: JsonOption = None,
     html: HtmlOption = None,
     quiet: QuietOption = False,
@@ -121,15 +120,11 @@ def geometry_command(
 
 def _geometry(paths: list[Path], target: str | None, private: list[str]) -> Geometry:
     """The geometry of the models of a configuration, or of those at paths."""
-    if len(paths) == 1 and is_config_file(paths[0]):
-        config = load_config(paths[0])
-        experts, unseen = config.unseen(target)
-        return geometry(config.models()[0], experts, target=unseen, private=[*config.private, *private])
-    if len(paths) < 2 or any(map(is_config_file, paths)):
-        given = " ".join(map(str, paths))
-        raise InputError(f"geometry: expected one configuration, or BASE and at least one EXPERT; found {given}.")
-    base, *models = (path.expanduser() for path in paths)
-    return geometry(base, models, target=target, private=private)
+    base, experts, config = read_models("geometry", paths)
+    if config is None:
+        return geometry(base, experts, target=target, private=private)
+    known, unseen = config.unseen(target)
+    return geometry(base, known, target=unseen, private=[*config.private, *private])
 
 
 @app.command(

@@ -12,7 +12,7 @@ from scipy.stats import t as student
 
 from benchmarks.orthoreg import digits, minilm, study, tables, variants
 from benchmarks.orthoreg.figures import choose, disentanglement
-from benchmarks.orthoreg.variants import PLAIN, Variant, growth, merged, penalise, rescaled, size_penalty
+from benchmarks.orthoreg.variants import PLAIN, Variant, fill, merged, penalise, radial, rescaled, size_penalty
 from diagnostics.inputs.tasks import Task
 from diagnostics.measures.orthoreg import orthoreg_penalty
 
@@ -107,14 +107,14 @@ def test_disentanglement_by_hand():
     assert (found["xi 0.5"], found["xi 1"]) == (0.0, 0.5) and 0 < found["soft xi 0.5"] < found["soft xi 1"]
 
 
-def test_growth_by_hand():
+def test_size_and_turn_by_hand():
     base = {"w": torch.zeros(3, 4), "b": torch.zeros(3)}
-    small = growth(base, {"w": 1e-3 * torch.diag(torch.tensor([1.0, 2.0, 3.0])) @ torch.eye(3, 4), "b": torch.ones(3)})
-    assert small["fill"] == pytest.approx(14e-6 / 3) and small["radial"] == pytest.approx(1, abs=1e-4)
+    small = {"w": 1e-3 * torch.diag(torch.tensor([1.0, 2.0, 3.0])) @ torch.eye(3, 4), "b": torch.ones(3)}
+    assert fill(base, small) == pytest.approx(14e-6 / 3) and radial(base, small) == pytest.approx(1, abs=1e-4)
     # Singular values s with s² of 2 and 0.5: the gradient 4 s(s² − 1) has the squares 32 and 2, and 7 along ΔW.
-    uneven = growth({"w": torch.zeros(2, 2)}, {"w": torch.diag(torch.tensor([2.0, 0.5]).sqrt())})
-    assert uneven == {"fill": pytest.approx(1.25), "radial": pytest.approx(7**2 / 2.5 / 34)}
-    assert math.isnan(growth({"w": torch.zeros(2, 2)}, {"w": torch.eye(2)})["radial"])
+    base, uneven = {"w": torch.zeros(2, 2)}, {"w": torch.diag(torch.tensor([2.0, 0.5]).sqrt())}
+    assert fill(base, uneven) == pytest.approx(1.25) and radial(base, uneven) == pytest.approx(7**2 / 2.5 / 34)
+    assert math.isnan(radial(base, {"w": torch.eye(2)}))
 
 
 def test_the_first_and_the_weakest_of_equals_is_chosen():

@@ -22,7 +22,7 @@ from diagnostics.measures.fisher import diagonal_fisher
 from diagnostics.measures.geometry import Geometry, geometry
 from diagnostics.results import Status
 
-__all__ = ["expert_fisher", "similarities", "task_vector_bases"]
+__all__ = ["cluster_experts", "memory_of", "similarities", "task_vector_bases"]
 
 # Groups that come out of fewer resamples than this share are shaky.
 _SHAKY = 0.8
@@ -82,7 +82,7 @@ def task_vector_bases(
             f"tasks: expected a task for each of {list(vectors)} with merge='fisher'; found {list(tasks or ())}."
         )
     shape = geometry(base, experts, private=private)
-    clustering, noise = _cluster(shape, k, opposite, seed)
+    clustering, noise = cluster_experts(shape, k, opposite, seed)
     clusters = tuple(tuple(shape.names[index] for index in members) for members in clustering.groups)
     merged, fishers = {}, {}
     for basis, members in zip(basis_names(len(clusters)), clusters, strict=True):
@@ -90,7 +90,7 @@ def task_vector_bases(
         found = _fishers(vectors, members, tasks, fisher_examples) if merge == "fisher" and tasks else None
         merged[basis] = merge_vectors(chosen, merge, density=density, fisher=found)
         if found:
-            fishers[basis] = {key: sum_of(found, key) for key in merged[basis]}
+            fishers[basis] = merge_vectors(found, "task_arithmetic")
     compared = similarities(vectors, merged)
     grouped = k is not None or len(clusters) < len(shape.names)
     stability = group_stability(shape, clustering.groups, resamples=resamples, seed=seed, ungrouped=not grouped)
@@ -172,44 +172,21 @@ def similarities(
     return Similarities(torch.where(scale > 0, (inner / scale).clamp(-1, 1), math.nan), gram)
 
 
-def expert_fisher(vectors: TaskVectors, name: str, task: Task, limit: int | None) -> dict[str, Tensor]:
-    """Return the Fisher information of one expert at its own parameters.
+def cluster_experts(shape: Geometry, k: int | None, opposite: float, seed: int) -> tuple[Clustering, float]:
+    """Return the groups of experts by their cosines, and the noise of a cosine.
 
     Args:
-        vectors: The experts.
-        name: The expert.
-        task: Its task.
-        limit: Examples to take.
+        shape: Norms and angles of the experts.
+        k: Number of groups, if it is known.
+        opposite: A group with a cosine below this is split.
+        seed: Seed of the null.
 
     Returns:
-        The diagonal by name.
+        The groups, and the largest standard deviation of the cosine of two unrelated vectors with these norms.
+
+    Raises:
+        InputError: If an expert is identical to the base.
     """
-    own = {key: value + vectors[name][key] for key, value in vectors.base_parameters().items()}
-    return diagonal_fisher(task, own, limit=limit)
-
-
-def sum_of(found: Mapping[str, Mapping[str, Tensor]], key: str) -> Tensor:
-    """Return the sum of one tensor over several vectors.
-
-    Args:
-        found: The vectors.
-        key: Name of the tensor.
-
-    Returns:
-        The sum.
-    """
-    return torch.stack([each[key] for each in found.values()]).sum(0)
-
-
-def _fishers(
-    vectors: TaskVectors, members: Sequence[str], tasks: Mapping[str, Task], limit: int | None
-) -> dict[str, dict[str, Tensor]]:
-    """The Fisher information of the experts of a cluster."""
-    return {name: expert_fisher(vectors, name, tasks[name], limit) for name in members}
-
-
-def _cluster(shape: Geometry, k: int | None, opposite: float, seed: int) -> tuple[Clustering, float]:
-    """Groups of the experts, and the noise of a cosine."""
     zero = [name for name, value in zip(shape.names, shape.norms.tolist(), strict=True) if value == 0]
     if zero:
         raise InputError(
@@ -219,6 +196,17 @@ def _cluster(shape: Geometry, k: int | None, opposite: float, seed: int) -> tupl
     # The mean |cosine| of unrelated vectors is sqrt(2/π) of its standard deviation.
     noise = shape.null_cosine_layerwise * math.sqrt(math.pi / 2)
     return cluster_similarities(shape.cosine, k=k, noise=noise, opposite=opposite, seed=seed), float(noise.max())
+
+
+def _fishers(
+    vectors: TaskVectors, members: Sequence[str], tasks: Mapping[str, Task], limit: int | None
+) -> dict[str, dict[str, Tensor]]:
+    """The Fisher information of the experts of a cluster, each at its own parameters."""
+    base, found = vectors.base_parameters(), {}
+    for name in members:
+        own = {key: value + vectors[name][key] for key, value in base.items()}
+        found[name] = diagonal_fisher(tasks[name], own, limit=limit)
+    return found
 
 
 def _threshold(shape: Geometry, clustering: Clustering, noise: float) -> float:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diagnostics.bases.clustering import cluster_similarities
+from diagnostics.bases.build import cluster_experts
 from diagnostics.bases.stability import group_agreement
 from diagnostics.errors import InputError
 from diagnostics.inputs.checkpoints import Source
@@ -76,10 +75,7 @@ def cluster_history(
     names = {label: shape.names for label, shape in shapes.items()}
     if not shapes or len({frozenset(each) for each in names.values()}) > 1:
         raise InputError(f"checkpoints: expected the same experts at every moment; found {names}.")
-    found = {}
-    for label, shape in shapes.items():
-        noise = shape.null_cosine_layerwise * math.sqrt(math.pi / 2)
-        found[label] = cluster_similarities(shape.cosine, k=k, noise=noise, opposite=opposite, seed=seed)
+    found = {label: cluster_experts(shape, k, opposite, seed)[0] for label, shape in shapes.items()}
     groups = {
         label: tuple(tuple(sorted(names[label][index] for index in members)) for members in clustering.groups)
         for label, clustering in found.items()

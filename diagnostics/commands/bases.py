@@ -11,14 +11,12 @@ import typer
 from diagnostics.bases.build import task_vector_bases
 from diagnostics.bases.history import Moment, cluster_history
 from diagnostics.bases.merging import BASIS_MERGES, require_merge
+from diagnostics.commands.models import PathsArgument, PrivateOption, read_models
 from diagnostics.commands.options import HtmlOption, JsonOption, QuietOption
 from diagnostics.commands.problem import build_problem
 from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
-from diagnostics.inputs.alignment import BASE
 from diagnostics.inputs.checkpoints import Source
-from diagnostics.inputs.config import is_config_file, load_config
-from diagnostics.inputs.naming import name_experts
 from diagnostics.report.bases_section import bases_headline, bases_section
 from diagnostics.results import Verdict
 
@@ -45,7 +43,7 @@ def _merge_method(value: str) -> str:
 
 
 def bases_command(
-    paths: Annotated[list[Path], typer.Argument(metavar="FILE | BASE EXPERT…", help="A configuration, or models.")],
+    paths: PathsArgument,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the bases here, as safetensors.")] = None,
     groups: Annotated[
         int | None, typer.Option("--groups", "-k", metavar="K", min=1, help="Number of groups, if you know it.")
@@ -61,9 +59,7 @@ def bases_command(
         list[str] | None,
         typer.Option(metavar="NAME", help="Folder inside each expert's with an earlier checkpoint; may be repeated."),
     ] = None,
-    private: Annotated[
-        list[str] | None, typer.Option(metavar="GLOB", help="Parameters to leave out; may be repeated.")
-    ] = None,
+    private: PrivateOption = None,
     json: JsonOption = None,
     html: HtmlOption = None,
     quiet: QuietOption = False,
@@ -93,23 +89,16 @@ def bases_command(
     output.give(Answer("Which experts can share a basis?", headline, sections, payload, negative))
 
 
-def _models(paths: Sequence[Path], merge: str, output: Output) -> tuple[Source, dict[str, Source], dict[str, Any]]:
-    """Base, experts and further settings, of a configuration or from paths."""
-    if len(paths) == 1 and is_config_file(paths[0]):
-        config = load_config(paths[0])
-        if merge == "fisher":
-            with output.working() as progress:
-                problem = build_problem(config, output, progress)
-            return problem.base, dict(problem.experts), {"tasks": problem.tasks}
-        base, models = config.models()
-        return base, dict(models), {"private": config.private}
-    if len(paths) < 2 or any(map(is_config_file, paths)):
-        given = " ".join(map(str, paths))
-        raise InputError(f"bases: expected one configuration, or BASE and at least one EXPERT; found {given}.")
+def _models(paths: list[Path], merge: str, output: Output) -> tuple[Source, dict[str, Source], dict[str, Any]]:
+    """Base, experts and further settings; a merge by Fisher information takes them from a problem with data."""
+    base, experts, config = read_models("bases", paths)
     if merge == "fisher":
-        raise InputError("--merge: fisher needs data; found models alone. Write a configuration with data: in it.")
-    base, *found = (path.expanduser() for path in paths)
-    return base, name_experts(found, reserved=BASE), {}
+        if config is None:
+            raise InputError("--merge: fisher needs data; found models alone. Write a configuration with data: in it.")
+        with output.working() as progress:
+            problem = build_problem(config, output, progress)
+        return problem.base, dict(problem.experts), {"tasks": problem.tasks}
+    return base, experts, {"private": config.private if config else ()}
 
 
 def _checkpoints(experts: Mapping[str, Source], earlier: Sequence[str]) -> dict[str, dict[str, Source]]:

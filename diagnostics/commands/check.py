@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
+from diagnostics.commands.models import PathsArgument, PrivateOption, read_models
 from diagnostics.commands.options import HtmlOption, JsonOption, QuietOption
 from diagnostics.commands.terminal import Answer, Output, by_share
 from diagnostics.errors import InputError
 from diagnostics.inputs.alignment import BASE
-from diagnostics.inputs.config import is_config_file, load_config
+from diagnostics.inputs.checkpoints import Source
 from diagnostics.inputs.naming import name_experts
 from diagnostics.inputs.recipes import is_recipe, read_recipe
 from diagnostics.report.compatibility_section import compatibility_headline, compatibility_section
@@ -36,10 +34,8 @@ Exit status 1 if an error was found; warnings and notes leave it at 0."""
 
 
 def check_command(
-    paths: Annotated[list[Path], typer.Argument(metavar="FILE | BASE EXPERT…", help="A configuration, or models.")],
-    private: Annotated[
-        list[str] | None, typer.Option(metavar="GLOB", help="Tensors that are not merged; may be repeated.")
-    ] = None,
+    paths: PathsArgument,
+    private: PrivateOption = None,
     json: JsonOption = None,
     html: HtmlOption = None,
     quiet: QuietOption = False,
@@ -47,30 +43,24 @@ def check_command(
     """Whether checkpoints can be merged at all."""
     output = Output(json, html, quiet)
     base, experts, hidden = _models(paths)
-    names = list(name_experts(experts, reserved=BASE))
     with output.working() as progress:
         progress("reading the headers of the models")
         show = by_share(progress, "comparing weights")
         findings = check_compatibility(base, experts, private=[*hidden, *(private or [])], progress=show)
     negative = any(finding.severity is Severity.ERROR for finding in findings)
-    sections = (compatibility_section(findings, names),)
+    sections = (compatibility_section(findings, list(experts)),)
     payload = {"compatible": not negative, "findings": findings}
-    headline = compatibility_headline(findings, names)
+    headline = compatibility_headline(findings, list(experts))
     output.give(Answer("Can these checkpoints be merged?", headline, sections, payload, negative))
 
 
-def _models(paths: Sequence[Path]) -> tuple[Path, Mapping[str, Path] | Sequence[Path], list[str]]:
-    """Base, experts and private names, of a configuration or from paths."""
+def _models(paths: list[Path]) -> tuple[Path, dict[str, Source], list[str]]:
+    """Base, experts and private names, of a recipe, of a configuration or from paths."""
     if len(paths) == 1 and is_recipe(paths[0]):
-        return *_recipe(paths[0]), []
-    if len(paths) == 1 and is_config_file(paths[0]):
-        config = load_config(paths[0])
-        return *config.models(), config.private
-    if len(paths) < 2 or any(map(is_config_file, paths)):
-        given = " ".join(map(str, paths))
-        raise InputError(f"check: expected one configuration, or BASE and at least one EXPERT; found {given}.")
-    base, *models = (path.expanduser() for path in paths)
-    return base, models, []
+        base, recipe = _recipe(paths[0])
+        return base, name_experts(recipe, reserved=BASE), []
+    base, experts, config = read_models("check", paths)
+    return base, experts, config.private if config else []
 
 
 def _recipe(path: Path) -> tuple[Path, Mapping[str, Path]]:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from diagnostics.commands.models import PathsArgument, PrivateOption, read_models
 from diagnostics.commands.options import HtmlOption, JsonOption, QuietOption
 from diagnostics.commands.problem import build_problem
 from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
-from diagnostics.inputs.alignment import BASE
 from diagnostics.inputs.checkpoints import Source
-from diagnostics.inputs.config import RunConfig, is_config_file, load_config
-from diagnostics.inputs.naming import name_experts
+from diagnostics.inputs.config import RunConfig
 from diagnostics.measures.orthogonality import orthogonality
 from diagnostics.measures.update_structure import update_structure
 from diagnostics.report.disentanglement_section import disentanglement_headline, disentanglement_section
@@ -55,24 +53,21 @@ def _values(text: str | None) -> list[float] | None:
 
 
 def orthogonality_command(
-    paths: Annotated[list[Path], typer.Argument(metavar="FILE | BASE EXPERT…", help="A configuration, or models.")],
+    paths: PathsArgument,
     grid: Annotated[
         str | None, typer.Option(metavar="0,0.5,1", help="λ of each expert in a pair; 0.5 and 1 for both by default.")
     ] = None,
-    private: Annotated[
-        list[str] | None, typer.Option(metavar="GLOB", help="Parameters to leave out; may be repeated.")
-    ] = None,
+    private: PrivateOption = None,
     json: JsonOption = None,
     html: HtmlOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Structure and orthogonality of updates, and disentanglement of tasks."""
     output, points = Output(json, html, quiet), _values(grid)
-    config = load_config(paths[0]) if len(paths) == 1 and is_config_file(paths[0]) else None
+    base, experts, config = read_models("orthogonality", paths)
     with_data = config is not None and bool(config.data) and len(config.experts) > 1
     if points and not with_data:
         raise InputError("--grid: expected a configuration with data for two experts or more beside it; found none.")
-    base, experts = _models(paths, config)
     hidden = [*(config.private if config else ()), *(private or [])]
     with output.working() as progress:
         payload = _from_weights(base, experts, hidden, progress)
@@ -85,18 +80,6 @@ def orthogonality_command(
         sections, headline = [disentanglement_section(errors), *sections], disentanglement_headline(errors)
     title = "Do these tasks stay apart?" if errors else "How orthogonal are these updates?"
     output.give(Answer(title, headline, tuple(sections), payload))
-
-
-def _models(paths: list[Path], config: RunConfig | None) -> tuple[Source, Mapping[str, Source]]:
-    """Base and experts, of a configuration or from paths."""
-    if config is not None:
-        base, models = config.models()
-        return base, dict(models)
-    if len(paths) < 2 or any(map(is_config_file, paths)):
-        given = " ".join(map(str, paths))
-        raise InputError(f"orthogonality: expected one configuration, or BASE and at least one EXPERT; found {given}.")
-    first, *found = (path.expanduser() for path in paths)
-    return first, name_experts(found, reserved=BASE)
 
 
 def _from_weights(

@@ -17,6 +17,7 @@ from diagnostics.measures.disagreement import DIVERGENCES
 from diagnostics.results import Cost, Estimate, Result, Status, plain
 from diagnostics.verdicts.differential import Interference, interference
 from diagnostics.verdicts.disturbance import Disturbance
+from diagnostics.verdicts.pairs import pair_of
 from diagnostics.verdicts.strata import GridEstimate, add_up
 
 __all__ = ["GRID", "DisentanglementError", "disentanglement_error", "disentanglement_errors"]
@@ -298,21 +299,10 @@ def disentanglement_errors(
 
 def _tasks(problem: MergeProblem, first: str, second: str, max_batches: int | None) -> list[Task]:
     """The two tasks, over the batches to use."""
-    unknown = [name for name in (first, second) if name not in problem.names]
-    if unknown or first == second:
-        raise InputError(
-            f"first and second: expected two different experts of {list(problem.names)}; "
-            f"found {first!r} and {second!r}."
-        )
-    bare = [name for name in (first, second) if problem.tasks[name].readout is None]
-    if bare:
-        raise InputError(
-            f"disentanglement_error: expected tasks with outputs; {bare} have a loss only. "
-            "Build them with Task.from_module, or give Task a readout."
-        )
+    pair = pair_of(problem, first, second, "disentanglement_error")
     if max_batches is not None:
         require_count("max_batches", max_batches)
-    return [_part(name, problem.tasks[name], max_batches) for name in (first, second)]
+    return [_part(name, problem.tasks[name], max_batches) for name in pair]
 
 
 def _part(name: str, task: Task, count: int | None) -> Task:

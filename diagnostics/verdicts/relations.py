@@ -14,6 +14,7 @@ from diagnostics.errors import InputError
 from diagnostics.inputs.problem import MergeProblem
 from diagnostics.results import Cost, Estimate, Result, Status
 from diagnostics.theory.coefficient_conditions import CoefficientRegion, Regime, coefficient_region
+from diagnostics.verdicts.pairs import pair_of
 from diagnostics.verdicts.relation_outcomes import Agreement, compare_outcomes
 
 __all__ = ["ALIGNED", "CONTRADICTORY", "GRID", "OutputRelation", "output_relation"]
@@ -121,7 +122,7 @@ def output_relation(
         >>> round(found.centred.value, 6), round(found.change.value, 6)
         (-1.0, -1.0)
     """
-    pair = _pair(problem, first, second)
+    pair = pair_of(problem, first, second, "output_relation")
     _check_settings(confidence, grid, tolerance)
     strata = {name: _cosines(problem, name, pair) for name in pair}
     alphas = {kind: _mean([strata[name][kind] for name in pair], confidence) for kind in _KINDS}
@@ -146,23 +147,6 @@ def output_relation(
         notes=_notes(problem, pair),
         cost=cost,
     )
-
-
-def _pair(problem: MergeProblem, first: str, second: str) -> tuple[str, str]:
-    """Two experts of the problem whose tasks have outputs."""
-    unknown = [name for name in (first, second) if name not in problem.names]
-    if unknown or first == second:
-        raise InputError(
-            f"first and second: expected two different experts of {list(problem.names)}; "
-            f"found {first!r} and {second!r}."
-        )
-    bare = [name for name in (first, second) if problem.tasks[name].readout is None]
-    if bare:
-        raise InputError(
-            f"output_relation: expected tasks with outputs; {bare} have a loss only. "
-            "Build them with Task.from_module, or give Task a readout."
-        )
-    return first, second
 
 
 def _check_settings(confidence: float, grid: Sequence[float], tolerance: float) -> None:
