@@ -45,6 +45,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.bases.arithmetic
 	$(BIN)/python -m benchmarks.bases.arithmetic --minilm
 	$(BIN)/python -m benchmarks.bases.memory
+	$(BIN)/python -m benchmarks.bases.history
 	for part in update_structure disentanglement orthogonality; do \
 		$(BIN)/python -m benchmarks.$$part && $(BIN)/python -m benchmarks.$$part --minilm; done
 	$(BIN)/python -m benchmarks.orthoreg.digits
@@ -60,7 +61,7 @@ bench-quick: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.derivative_costs --quick
 	$(BIN)/python -m benchmarks.audit_costs --quick
 	$(BIN)/python -m benchmarks.composition.study --quick
-	for part in bases.planted bases.arithmetic bases.memory update_structure disentanglement orthogonality; do \
+	for part in bases.planted bases.arithmetic bases.memory bases.history update_structure disentanglement orthogonality; do \
 		$(BIN)/python -m benchmarks.$$part --quick; done
 	$(BIN)/python -m benchmarks.orthoreg.digits --quick
 	$(BIN)/python -m benchmarks.orthoreg.minilm --quick

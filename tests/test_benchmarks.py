@@ -17,6 +17,7 @@ from benchmarks import (
     update_structure,
 )
 from benchmarks.bases import arithmetic as bases_arithmetic
+from benchmarks.bases import history as bases_history
 from benchmarks.bases import memory as bases_memory
 from benchmarks.bases import planted as bases_planted
 from benchmarks.composition import study
@@ -103,6 +104,11 @@ def test_arithmetic_with_bases_dry_run(capsys):
 def test_memory_of_bases_dry_run(capsys):
     bases_memory.main(["--quick"])
     assert "memory beyond a process that holds the base" in capsys.readouterr().out
+
+
+def test_history_of_bases_dry_run(capsys):
+    bases_history.main(["--quick"])
+    assert "Groups of experts early in fine-tuning" in capsys.readouterr().out
 
 
 def around(value):
