@@ -121,7 +121,7 @@ def test_the_first_and_the_weakest_of_equals_is_chosen():
     assert choose((0.1, 0.2, 0.3), {0.1: 1.0, 0.2: 2.0, 0.3: 2.0}.__getitem__) == (0.2, 2.0)
     candidates = (Variant("paper", 1.0), Variant("paper", 0.1), Variant("code", 1.0))
     selection = [{"variant": name, "merged": 0.5} for name in ("plain", "paper-1", "paper-0.1", "code-1")]
-    plan = study.Plan(candidates, ("code", "paper"), (1.0,), (), (0,), {})
+    plan = study.Plan(candidates, ("code", "paper"), (), (1.0,), (), (0,), {})
     assert study.best(plan, selection) == [Variant("code", 1.0), Variant("paper", 0.1)]
     selection[2]["merged"] = 0.4
     assert study.best(changed(plan, finals=("paper",)), selection) == [Variant("paper", 1.0)]
@@ -181,7 +181,8 @@ def test_figures_of_stored_rows_by_hand():
     assert tables.values(rows, "plain", "pair merged") == {}, "not measured"
     console = Console(width=200, file=io.StringIO())
     tables.show({"selection": [], "rows": rows}, console)
-    assert "+10.0±0.0" in console.file.getvalue()
+    printed = console.file.getvalue()
+    assert "+10.0±0.0" in printed and "plain, norm of paper-1 (seed 0)" in printed
 
 
 def test_a_run_goes_on_where_it_stopped(tmp_path):

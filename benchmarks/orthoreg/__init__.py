@@ -1,0 +1,1 @@
+"""Fine-tuning with and without OrthoReg, and what it does to experts and merges."""
