@@ -45,7 +45,7 @@ def task_vector_bases(
     """Cluster task vectors by their cosines and merge each cluster into one basis vector (2.12)–(2.15).
 
     Models are streamed: first for the Gram matrix, then cluster by cluster, then for the cosine of every expert with
-    every basis. Held in memory are the base, the m bases and one tensor of each expert of a cluster.
+    every basis. Held in memory are the base, the m bases and, of a tensor, a few sums (for TIES one of each expert).
 
     Args:
         base: Parameters of the base, or a path to them.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ def merge_vectors(
       vectors only the common entries are kept.
 
     Args:
-        vectors: τ_i by name; one tensor of each is held at a time.
+        vectors: τ_i by name; one tensor of one is held at a time, for TIES one of each.
         method: One of ``BASIS_MERGES``.
         weights: λ_i, 1 by default.
         density: Share of the entries of each tensor that is kept; 0.05, or 0.2 for TIES.
@@ -71,21 +71,20 @@ def merge_vectors(
     lambdas = dict.fromkeys(vectors, 1.0) if weights is None else {name: float(weights[name]) for name in vectors}
     if method == "fisher" and (fisher is None or set(fisher) < set(vectors)):
         raise InputError("fisher: expected the Fisher information of every vector. Give tasks=, or another method.")
-    if method == "task_arithmetic":
-        return merged_update(vectors, lambdas)
     if method == "ties":
         # The weights are inside the vectors: mergekit divides by them, so that they would not scale the whole.
         settings: dict[str, Any] = {"density": share, "convention": "mergekit"}
         return merged_update(_scaled(vectors, lambdas), dict.fromkeys(vectors, 1.0), "ties", **settings)
-    by_tensor = _COMBINED[method]
+
+    def weight(name: str, key: str, tensor: Tensor) -> Tensor | None:
+        if method == "fisher" and fisher is not None:
+            return fisher[name][key]
+        if method not in _DENSITIES:
+            return None
+        return ((tensor != 0) if stitched else largest_entries(tensor, share)).to(tensor)
+
     return {
-        key: by_tensor(
-            torch.stack([vectors[name][key] for name in vectors]),
-            lambdas,
-            share,
-            torch.stack([fisher[name][key] for name in vectors]) if method == "fisher" and fisher else None,
-            stitched,
-        )
+        key: _combined(method, _summed(vectors, key, lambdas, weight), len(vectors))
         for key in next(iter(vectors.values()))
     }
 
@@ -154,44 +153,45 @@ def _scaled(vectors: Vectors, weights: Mapping[str, float]) -> Vectors:
     return {name: _Scaled(vector, weights[name]) for name, vector in vectors.items()}
 
 
-def _factors(stack: Tensor, weights: Mapping[str, float]) -> Tensor:
-    """The weights, shaped to multiply stacked tensors."""
-    return torch.tensor(list(weights.values()), dtype=stack.dtype).view(-1, *[1] * (stack.ndim - 1))
+class _Sums(NamedTuple):
+    """Sums over the vectors: λτ, λwτ and w, with w what the method weighs entries by."""
+
+    plain: Tensor
+    weighted: Tensor
+    weight: Tensor
 
 
-def _masks(stack: Tensor, density: float) -> Tensor:
-    """The largest entries of each stacked tensor."""
-    return torch.stack([largest_entries(tensor, density) for tensor in stack])
+def _summed(
+    vectors: Vectors, key: str, lambdas: Mapping[str, float], weight: Callable[[str, str, Tensor], Tensor | None]
+) -> _Sums:
+    """The sums of one tensor, one vector after the other."""
+    sums: _Sums | None = None
+    for name, vector in vectors.items():
+        tensor = vector[key]
+        scaled, part = lambdas[name] * tensor, weight(name, key, tensor)
+        if sums is None:
+            zero = torch.zeros_like(scaled if part is None else part)
+            sums = _Sums(torch.zeros_like(scaled), torch.zeros_like(scaled), zero)
+        sums.plain.add_(scaled)
+        if part is not None:
+            sums.weighted.add_(scaled.mul_(part))
+            sums.weight.add_(part)
+    assert sums is not None  # there is at least one vector
+    return sums
 
 
-def _mean(stack: Tensor, weights: Mapping[str, float], *_: Any) -> Tensor:
-    return (_factors(stack, weights) * stack).mean(0)
-
-
-def _topk(stack: Tensor, weights: Mapping[str, float], density: float, *_: Any) -> Tensor:
-    return _mean(stack * _masks(stack, density), weights)
-
-
-def _shared_mask(stack: Tensor, weights: Mapping[str, float], density: float, _: Any, stitched: bool) -> Tensor:
-    masks = (stack != 0) if stitched else _masks(stack, density)
-    return masks.double().mean(0).round().to(stack.dtype) * _mean(stack, weights)
-
-
-def _stitch(stack: Tensor, weights: Mapping[str, float], density: float, _: Any, stitched: bool) -> Tensor:
-    masks = (stack != 0) if stitched else _masks(stack, density)
-    return (_factors(stack, weights) * masks * stack).sum(0) / masks.sum(0).clamp(min=1)
-
-
-def _fisher(stack: Tensor, weights: Mapping[str, float], _: float, fisher: Tensor, *__: Any) -> Tensor:
-    total = fisher.sum(0)
-    weighted = (_factors(stack, weights) * fisher * stack).sum(0) / torch.where(total > 0, total, 1)
-    return torch.where(total > 0, weighted, _mean(stack, weights))
-
-
-_COMBINED: Mapping[str, Callable[..., Tensor]] = {
-    "mean": _mean,
-    "topk": _topk,
-    "fisher": _fisher,
-    "localize_and_stitch": _stitch,
-    "mask_sharing": _shared_mask,
-}
+def _combined(method: str, sums: _Sums, count: int) -> Tensor:
+    """The merged tensor."""
+    mean = sums.plain / count
+    if method == "task_arithmetic":
+        return sums.plain
+    if method == "topk":
+        return sums.weighted / count
+    if method == "localize_and_stitch":
+        return sums.weighted / sums.weight.clamp(min=1)
+    if method == "mask_sharing":
+        return (sums.weight / count).round() * mean
+    if method == "fisher":
+        known = sums.weight > 0
+        return torch.where(known, sums.weighted / torch.where(known, sums.weight, 1), mean)
+    return mean
