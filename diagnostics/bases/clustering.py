@@ -86,10 +86,11 @@ def cluster_similarities(
     all cuts of average linkage are looked at; the partition that separates the similarities best is proposed. It is
     used only where near-uniform similarities, which have no groups, would not separate as well:
 
-    .. math:: M_{ij} = |c (1 + 0.25 z_{ij}) + σ_{ij} z'_{ij}|
+    .. math:: M_{ij} = |m_{ij} (1 + 0.25 (\sqrt{½} z_{ij} + ½ (u_i + u_j)))|
 
-    with the mean c of the measured ones, the noise σ of a cosine and standard normal z. Otherwise every vector is a
-    group of its own: nothing is merged on the strength of nothing.
+    with the cosines m of random vectors that have one direction in common, so that their mean is the measured one and
+    their noise σ, and standard normal z of pairs and u of vectors. Otherwise every vector is a group of its own:
+    nothing is merged on the strength of nothing.
 
     Args:
         cosine: M, [T, T].
@@ -243,15 +244,33 @@ def _best(matrix: Tensor, labels: Sequence[np.ndarray]) -> Groups:
 
 def _null(matrix: Tensor, sigma: Tensor, k: int | None, draws: int, seed: int) -> Tensor:
     """Separations of near-uniform matrices without groups, each clustered as the measured one was."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = np.random.default_rng(seed)
     mean, found = float(_pairs(matrix).abs().mean()), []
     for _ in range(draws):
-        spread, chance = (torch.randn(matrix.shape, generator=generator, dtype=torch.float64) for _ in range(2))
-        drawn = (mean * (1 + SPREAD * spread) + sigma * chance).abs().triu(1).clamp_max(1)
+        spread, own = generator.standard_normal(matrix.shape), generator.standard_normal(len(matrix))
+        # Half of the variance is of pairs, half of vectors that are more alike to all others: no group either way.
+        spread = math.sqrt(0.5) * spread + 0.5 * (own[:, None] + own)
+        drawn = torch.tensor(_alike(mean, sigma.numpy(), generator) * (1 + SPREAD * spread))
+        drawn = drawn.abs().triu(1).clamp_max(1)
         drawn = (drawn + drawn.T).fill_diagonal_(1.0)
         groups = group(drawn, k) if k else _propose(drawn, eigengap(drawn))
         found.append(separation(drawn, groups))
     return torch.tensor(found, dtype=torch.float64)
+
+
+def _alike(mean: float, sigma: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Cosines of random vectors that have one direction in common, and differ from their mean by chance alone."""
+    count, noise = len(sigma), math.sqrt(float((sigma**2).sum()) / max(1, len(sigma) * (len(sigma) - 1)))
+    if noise == 0:
+        return np.full(sigma.shape, mean)
+    # Bartlett: inner products of random vectors of any dimension, from a triangle of their number.
+    freedom = max(noise**-2, 1.0)
+    rows = np.tril(generator.standard_normal((count + 1, count + 1)), -1)
+    np.fill_diagonal(rows, np.sqrt(generator.chisquare(np.maximum(freedom - np.arange(count + 1), 1.0))))
+    own, common = rows[1:] / math.sqrt(freedom), rows[0] / np.linalg.norm(rows[0])
+    vectors = math.sqrt(1 - mean) * own + math.sqrt(mean) * common
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return mean + (unit @ unit.T - mean) * sigma / noise
 
 
 def _judge(p_value: float) -> Verdict:
