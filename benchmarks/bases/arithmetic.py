@@ -45,7 +45,7 @@ def run(material: Material, console: Console) -> dict[str, Any]:
         "experts": {
             name: {"own": material.own(name, "test"), "base": material.zero(name, "test")} for name in made.names
         },
-        "bases": made.to_dict(),
+        "bases": {key: value for key, value in made.to_dict().items() if key != "geometry"},
         "addition": list(addition(material, made, console)),
         "negation": list(negation(material, made, console)),
         "generalisation": list(generalisation(material, console)),

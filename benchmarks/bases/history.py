@@ -4,8 +4,8 @@ python -m benchmarks.bases.history            # results/bases_history.json, 5 mi
 python -m benchmarks.bases.history --show     # the table from the stored results
 python -m benchmarks.bases.history --quick    # a dry run on the sample
 
-Every expert is fine-tuned anew for a few steps, with the batches that the stored experts began with and the learning rate
-of a run of that length: these are short runs, not checkpoints of the long ones.
+Every expert is fine-tuned anew for a few steps, with the batches that the stored experts began with and the learning
+rate of a run of that length: these are short runs, not checkpoints of the long ones.
 """
 
 from __future__ import annotations

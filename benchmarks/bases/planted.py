@@ -98,8 +98,9 @@ def show(out: Path, console: Console) -> None:
     labels = list(rows[0]["found"])
     for column in ("", "draws", *labels, "supported", "undecided", "refuted"):
         table.add_column(column, justify="right" if column else "left")
-    for family in FAMILIES:
-        chosen = [row for row in rows if row["family"] == family]
+    slices = {family: [row for row in rows if row["family"] == family] for family in FAMILIES}
+    slices["all with groups"] = [row for row in rows if row["family"] != "no groups"]
+    for family, chosen in slices.items():
         shares = [f"{sum(row['found'][label] for row in chosen) / len(chosen):.3f}" for label in labels]
         told = Counter(row["verdict"] for row in chosen)
         counts = [str(told[str(verdict)]) for verdict in (Verdict.SUPPORTED, Verdict.UNDECIDED, Verdict.REFUTED)]
