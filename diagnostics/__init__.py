@@ -3,6 +3,7 @@
 The names below are the whole public interface, in the order in which data flow through the package.
 """
 
+from diagnostics import derivations
 from diagnostics.bases.arithmetic import NoSimilarBasisWarning
 from diagnostics.bases.bases import Bases
 from diagnostics.bases.build import task_vector_bases
@@ -26,8 +27,8 @@ from diagnostics.measures.spectra import SpectralNorm, spectral_norm
 from diagnostics.measures.update_structure import UpdateStructure, update_structure
 from diagnostics.report import plotting as _plotting
 from diagnostics.results import Assumption, Cost, Estimate, Status, Verdict
+from diagnostics.theory.bound_report import BoundReport
 from diagnostics.theory.coefficient_conditions import CoefficientRegion, Regime, coefficient_region
-from diagnostics.theory.loss_gap import BoundReport
 from diagnostics.verdicts.alignment import GradientAlignment, gradient_alignment
 from diagnostics.verdicts.coefficients import CoefficientChoice, best_coefficients
 from diagnostics.verdicts.compatibility import check_compatibility
@@ -94,6 +95,7 @@ __all__ = [
     "cluster_history",
     "cluster_similarities",
     "coefficient_region",
+    "derivations",
     "disentanglement_error",
     "disentanglement_errors",
     "feature_use",

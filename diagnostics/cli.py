@@ -33,7 +33,7 @@ from diagnostics.report.prediction_section import prediction_headline, predictio
 from diagnostics.report.provenance import versions
 from diagnostics.report.wording import merge_label
 from diagnostics.results import Verdict
-from diagnostics.theory.loss_gap import BoundReport
+from diagnostics.theory.bound_report import BoundReport
 from diagnostics.verdicts.loss_gaps import addition_bounds, negation_bounds, out_of_distribution_bound
 from diagnostics.verdicts.mergeability import predict_merge
 

@@ -20,7 +20,7 @@ from diagnostics.report.document import Document, Section
 from diagnostics.report.geometry_section import geometry_section
 from diagnostics.report.outcomes_section import outcomes_headline, outcomes_section
 from diagnostics.report.prediction_section import prediction_section
-from diagnostics.theory.loss_gap import BoundReport
+from diagnostics.theory.bound_report import BoundReport
 from diagnostics.verdicts.loss_gaps import addition_bounds, problem_geometry
 from diagnostics.verdicts.mergeability import MergePrediction, predict_merge
 from diagnostics.verdicts.scoring import Baseline, Outcome, score_predictions

@@ -10,7 +10,7 @@ from typing import Any
 from diagnostics.report.document import Figure
 from diagnostics.report.drawing import INK, log_ticks, series_style
 from diagnostics.report.wording import listing, number, short
-from diagnostics.theory.loss_gap import BoundReport
+from diagnostics.theory.bound_report import BoundReport
 
 __all__ = ["LogAxis", "chain_figure", "relation", "rungs"]
 

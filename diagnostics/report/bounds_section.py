@@ -8,7 +8,7 @@ from diagnostics.report.bounds_chart import chain_figure, relation, rungs
 from diagnostics.report.document import Cell, Figure, Headline, Row, Section, Table
 from diagnostics.report.wording import holds_cell, listing, number, plural
 from diagnostics.results import Verdict
-from diagnostics.theory.loss_gap import BoundReport
+from diagnostics.theory.bound_report import BoundReport
 
 __all__ = ["bounds_headline", "bounds_section"]
 

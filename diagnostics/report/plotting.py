@@ -23,7 +23,7 @@ from diagnostics.report.orthogonality_section import orthogonality_section
 from diagnostics.report.prediction_section import prediction_section
 from diagnostics.report.structure_section import structure_section
 from diagnostics.results import paint
-from diagnostics.theory.loss_gap import BoundReport
+from diagnostics.theory.bound_report import BoundReport
 from diagnostics.verdicts.alignment import GradientAlignment
 from diagnostics.verdicts.coefficients import CoefficientChoice
 from diagnostics.verdicts.composition import CompositionAudit

@@ -4,28 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from diagnostics.results import Assumption
-from diagnostics.theory.loss_gap import BoundReport, Displacement, build_report, spread_factor
+from diagnostics.theory.bound_report import BoundReport, build_report
+from diagnostics.theory.derivations.addition import ADDITION, addition_bound
+from diagnostics.theory.loss_gap import Displacement, LossGap, spread_factor
 
-__all__ = ["addition_bound", "addition_report"]
-
-
-def addition_bound(smoothness: float, C: float, epsilon: float) -> float:
-    """Return L·C·(1 + ε), the paper's bound for addition (2.1).
-
-    Args:
-        smoothness: L, the Hessian spectral norm at the expert.
-        C: max ‖τ‖².
-        epsilon: max |cos| between different task vectors.
-
-    Returns:
-        The bound on L_i(θ*) − L_i(θ_i), in units of the loss.
-
-    Example:
-        >>> addition_bound(1.0, 4.0, 0.2)
-        4.8
-    """
-    return smoothness * C * (1 + epsilon)
+__all__ = ["addition_report"]
 
 
 def addition_report(
@@ -52,23 +35,17 @@ def addition_report(
     Returns:
         The report.
     """
-    weights = [alpha - (other == name) for other, alpha in coefficients.items()]
-    spread = spread_factor(weights, epsilon)
+    case = LossGap(way, C, tuple(coefficients.values()), epsilon)
+    spread = spread_factor([alpha - (other == name) for other, alpha in coefficients.items()], epsilon)
     smoothness = way.spectral.value
-    off = max(abs(sum(coefficients.values()) - 1), -min(coefficients.values()), 0.0)
-    on_simplex = off <= 1e-9
     tail = [
         (
             "<= L C Q / 2, norms and angles replaced by C and eps (2.4)",
             way.linear + smoothness * C * spread / 2,
         )
     ]
-    if on_simplex:
+    if ADDITION.claim.audit(case)["simplex"].holds:
         tail.append(("<= L C (1 + eps) (2.1)", way.linear + addition_bound(smoothness, C, epsilon)))
-    assumptions = {
-        "simplex": Assumption(on_simplex, off, 1e-9, "(A3) coefficients are not negative and add up to one"),
-        "similarity": Assumption(True, epsilon, 1.0, "(A4) holds by definition with the measured eps"),
-    }
     factor = addition_bound(1.0, C, epsilon)
     quantities = {"C": C, "epsilon": epsilon, "Q": spread}
-    return build_report(name, "addition (2.1)", way, tail, factor, assumptions, constant_loss, quantities)
+    return build_report(name, "addition (2.1)", case, ADDITION.claim, tail, factor, constant_loss, quantities)

@@ -8,22 +8,12 @@ task's own expert), with the gap counted from a reference loss:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from diagnostics.results import Assumption, Result, Status, plain
+from diagnostics.results import Status
 
-__all__ = [
-    "BoundReport",
-    "Curvature",
-    "Displacement",
-    "build_report",
-    "common_steps",
-    "smoothness_assumptions",
-    "spread_factor",
-    "upper_sum",
-]
+__all__ = ["Curvature", "Displacement", "LossGap", "common_steps", "spread_factor", "upper_sum"]
 
 
 def spread_factor(weights: Sequence[float], epsilon: float) -> float:
@@ -133,72 +123,22 @@ class Displacement:
 
 
 @dataclass(frozen=True)
-class BoundReport(Result):
-    """A loss gap held against its bounds.
+class LossGap:
+    """The numbers that a loss-gap bound is about, measured on models or drawn in a test.
 
     Attributes:
-        name: The task.
-        claim: Which bound, with its number.
-        gap: The measured loss difference.
-        bound: The paper's bound as stated, with the best estimate of L.
-        bound_interval: The same at the lower and the upper end of L.
-        chain: ``(label, value)`` from the gap to the bound; values not smaller than the one before wherever the
-            assumptions hold. The gradient term, zero under (A1), is carried along.
-        best: The tightest bound whose own assumptions hold; infinite if there is none.
-        best_label: Its label in the chain.
-        holds: Whether the gap is within the paper's bound; ``None`` where the interval of L leaves it open.
-        assumptions: Each assumption of the theorem, measured.
-        status: Trusted only if every assumption holds and every part converged.
-        reference_loss: The loss that the gap counts from.
-        constant_loss: The loss of the best constant prediction, where known.
-        quantities: L, L^S, C, ε or β, ‖v‖² and what else entered.
+        way: Measurements along the displacement from the task's expert.
+        C: max ‖τ‖² over the vectors involved, the target included.
+        coefficients: α_j, or the one of a negated task.
+        epsilon: max |cos| between different task vectors.
+        beta: max_i ⟨τ_tar, τ_i⟩ / C, out of distribution.
     """
 
-    name: str
-    claim: str
-    gap: float
-    bound: float
-    bound_interval: tuple[float, float]
-    chain: tuple[tuple[str, float], ...]
-    best: float
-    best_label: str
-    holds: bool | None
-    assumptions: dict[str, Assumption]
-    status: Status
-    reference_loss: float
-    constant_loss: float | None
-    quantities: dict[str, float]
-
-    def vacuous(self, value: float | None = None) -> bool | None:
-        """Whether a bound allows a loss above that of a constant prediction (2.11).
-
-        Args:
-            value: The bound; the paper's by default.
-
-        Returns:
-            ``True`` if it says nothing, ``None`` where the constant prediction's loss is unknown.
-        """
-        if self.constant_loss is None:
-            return None
-        return self.reference_loss + (self.bound if value is None else value) >= self.constant_loss
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields, and which bounds are vacuous, as plain types.
-
-        Returns:
-            A dictionary ready for JSON.
-        """
-        return super().to_dict() | {
-            "vacuous": plain(self.vacuous()),
-            "best_vacuous": plain(self.vacuous(self.best)),
-        }
-
-    def __str__(self) -> str:
-        word = {True: "holds", False: "BROKEN", None: "undecided"}[self.holds]
-        lines = [f"{self.name}: gap {self.gap:.4g}, bound {self.bound:.4g} ({self.claim}) {word}; best {self.best:.4g}"]
-        lines += [f"  {value:>12.4g}  {label}" for label, value in self.chain]
-        lines += [f"  {name}: {item}" for name, item in self.assumptions.items()]
-        return "\n".join(lines)
+    way: Displacement
+    C: float
+    coefficients: tuple[float, ...] = ()
+    epsilon: float = 0.0
+    beta: float = 0.0
 
 
 def common_steps(way: Displacement) -> list[tuple[str, float]]:
@@ -222,118 +162,3 @@ def common_steps(way: Displacement) -> list[tuple[str, float]]:
         ),
         ("<= spectral norm L at the expert (2.5)", way.linear + way.spectral.value * way.norm_squared / 2),
     ]
-
-
-# The rungs that need curvature at nodes only; the others need L at the expert to bound it everywhere.
-_NODE_RUNGS = slice(3, 6)
-_SPECTRAL_RUNGS = slice(6, None)
-
-
-def smoothness_assumptions(way: Displacement) -> dict[str, Assumption]:
-    """Measure the two assumptions on the loss: (A1) and (A2).
-
-    Args:
-        way: The measurements.
-
-    Returns:
-        ``stationary``, ``differentiable`` and ``smooth`` with what was measured.
-    """
-    # A gradient this small moves the bound by at most one part in a thousand of its curvature term.
-    limit = 5e-4 * way.spectral.value * way.norm_squared**0.5
-    along = [abs(c) / way.norm_squared for c in way.curvatures] if way.norm_squared else []
-    largest = max([*along, *way.subspace, *way.spectral_along], default=0.0)
-    rounding = 1e-5 * max(largest, way.spectral.value)
-    return {
-        "stationary": Assumption(
-            way.gradient_norm <= limit, way.gradient_norm, limit, "(A1) the gradient vanishes at the expert"
-        ),
-        "differentiable": Assumption(
-            way.mismatch <= way.tolerance,
-            way.mismatch,
-            way.tolerance,
-            "(2.5) value, slope and curvature along the way agree, as for a twice differentiable loss",
-        ),
-        "smooth": Assumption(
-            _at_most(largest, way.spectral, rounding),
-            largest,
-            way.spectral.value,
-            "(A2, 2.6) curvature on the way, at the points measured, is at most L at the expert",
-        ),
-    }
-
-
-def _at_most(value: float, limit: Curvature, rounding: float) -> bool | None:
-    """Compare with a limit that is an interval."""
-    if value <= limit.lower + rounding:
-        return True
-    return False if value > limit.upper + rounding else None
-
-
-def build_report(
-    name: str,
-    claim: str,
-    way: Displacement,
-    tail: Sequence[tuple[str, float]],
-    factor: float,
-    assumptions: Mapping[str, Assumption],
-    constant_loss: float | None,
-    quantities: Mapping[str, float],
-) -> BoundReport:
-    """Put a chain, its assumptions and the verdict on the bound together.
-
-    Args:
-        name: The task.
-        claim: Which bound, with its number.
-        way: The measurements along the displacement.
-        tail: The steps of the chain after ½L‖v‖².
-        factor: The paper's bound is L times this.
-        assumptions: Assumptions of this theorem beside those on the loss.
-        constant_loss: Loss of the best constant prediction, where known.
-        quantities: Numbers that entered.
-
-    Returns:
-        The report.
-    """
-    chain = [*common_steps(way), *tail]
-    everything = {**smoothness_assumptions(way), **assumptions}
-    valid = list(chain[_NODE_RUNGS]) if everything["differentiable"].holds else []
-    if everything["differentiable"].holds and everything["smooth"].holds and way.spectral.status.trusted:
-        valid += chain[_SPECTRAL_RUNGS]
-    best_label, best = min(valid, key=lambda rung: rung[1], default=("none", float("inf")))
-    interval = (way.spectral.lower * factor, way.spectral.upper * factor)
-    rounding = way.tolerance * 1e-3 + 1e-9 * abs(way.start)
-    met = all(item.holds for item in everything.values())
-    status = way.spectral.status if met else Status.TAINTED
-    return BoundReport(
-        name=name,
-        claim=claim,
-        gap=way.gap,
-        bound=way.spectral.value * factor,
-        bound_interval=interval,
-        chain=tuple(chain),
-        best=best,
-        best_label=best_label,
-        holds=_within(way.gap, interval, rounding),
-        assumptions=everything,
-        status=status,
-        reference_loss=way.reference,
-        constant_loss=constant_loss,
-        quantities={
-            "L": way.spectral.value,
-            "L_lower": way.spectral.lower,
-            "L_upper": way.spectral.upper,
-            "L_S": way.subspace_smoothness,
-            "norm_squared": way.norm_squared,
-            "slope": way.slope,
-            "offset": way.offset,
-            **({"L_along": max(way.spectral_along)} if way.spectral_along else {}),
-            **quantities,
-        },
-    )
-
-
-def _within(gap: float, interval: tuple[float, float], rounding: float) -> bool | None:
-    """Whether the gap is below a bound that is known to an interval."""
-    if gap <= interval[0] + rounding:
-        return True
-    return False if gap > interval[1] + rounding else None

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from diagnostics.results import Assumption
-from diagnostics.theory.loss_gap import BoundReport, Displacement, build_report, spread_factor
+from diagnostics.theory.bound_report import BoundReport, build_report
+from diagnostics.theory.derivations.negation import NEGATION, negation_bound
+from diagnostics.theory.derivations.negation_minimum import minimum_bound
+from diagnostics.theory.loss_gap import Displacement, LossGap, spread_factor
 
-__all__ = ["negation_bound", "negation_report"]
-
-
-def negation_bound(smoothness: float, C: float, epsilon: float) -> float:
-    """Return L·C·(3/2 + ε), the paper's bound for negation (2.2).
-
-    Args:
-        smoothness: L, the Hessian spectral norm at the expert.
-        C: max ‖τ‖².
-        epsilon: max |cos| between different task vectors.
-
-    Returns:
-        The bound on L_j(θ0 − α_i τ_i) − L_j(θ0), in units of the loss.
-
-    Example:
-        >>> negation_bound(1.0, 4.0, 0.5)
-        8.0
-    """
-    return smoothness * C * (1.5 + epsilon)
+__all__ = ["negation_report"]
 
 
 def negation_report(
@@ -49,28 +33,26 @@ def negation_report(
     Returns:
         The report.
     """
+    case = LossGap(way, C, (coefficient,), epsilon)
+    audit = NEGATION.claim.audit(case)
     spread = spread_factor([-coefficient, -1.0], epsilon)
     smoothness = way.spectral.value
-    outside = max(-coefficient, coefficient - 1, 0.0)
     tail = [
         (
             "<= L C Q / 2, norms and angles replaced by C and eps (2.4)",
             way.linear + smoothness * C * spread / 2,
         )
     ]
-    if outside == 0:
+    if audit["coefficient"].holds:
         if way.offset <= 0:
             tail.append(
                 (
                     "<= L C (1 + eps), the expert beats the base (2.7)",
-                    way.slope + smoothness * C * (1 + epsilon),
+                    way.slope + minimum_bound(smoothness, C, epsilon),
                 )
             )
-        tail.append(("<= L C (3/2 + eps) (2.2)", way.slope + negation_bound(smoothness, C, epsilon)))
-    assumptions = {
-        "coefficient": Assumption(outside == 0, coefficient, 1.0, "(A3) the negated coefficient is between 0 and 1"),
-        "similarity": Assumption(True, epsilon, 1.0, "(A4) holds by definition with the measured eps"),
-    }
+        if audit["lower side"].holds:
+            tail.append(("<= L C (3/2 + eps) (2.2)", way.slope + negation_bound(smoothness, C, epsilon)))
     factor = negation_bound(1.0, C, epsilon)
     quantities = {"C": C, "epsilon": epsilon, "Q": spread}
-    return build_report(name, "negation (2.2)", way, tail, factor, assumptions, constant_loss, quantities)
+    return build_report(name, "negation (2.2)", case, NEGATION.claim, tail, factor, constant_loss, quantities)

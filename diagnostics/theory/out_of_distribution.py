@@ -2,48 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from diagnostics.theory.bound_report import BoundReport, build_report
+from diagnostics.theory.derivations.best_in_span import SPAN, span_bound
+from diagnostics.theory.derivations.out_of_distribution import OUT_OF_DISTRIBUTION, out_of_distribution_bound
+from diagnostics.theory.loss_gap import Displacement, LossGap
 
-from diagnostics.results import Assumption
-from diagnostics.theory.loss_gap import BoundReport, Displacement, build_report
-
-__all__ = ["best_in_span", "out_of_distribution_bound", "out_of_distribution_report"]
-
-
-def out_of_distribution_bound(smoothness: float, C: float, beta: float) -> float:
-    """Return L·C·(1 − β), the paper's bound out of distribution (2.3).
-
-    Args:
-        smoothness: L, the Hessian spectral norm at the target's expert.
-        C: max ‖τ‖², the target included.
-        beta: max ⟨τ_tar, τ_i⟩ / C.
-
-    Returns:
-        The bound on L_tar(θ*) − L_tar(θ_tar), in units of the loss.
-
-    Example:
-        >>> out_of_distribution_bound(2.0, 4.0, 0.75)
-        2.0
-    """
-    return smoothness * C * (1 - beta)
-
-
-def best_in_span(gram: Tensor, target_inner: Tensor) -> Tensor:
-    """Return argmin_α ‖Σ α_i τ_i − τ_tar‖², from inner products alone (2.7).
-
-    Args:
-        gram: G_ij = ⟨τ_i, τ_j⟩, [T, T]; may be singular.
-        target_inner: ⟨τ_tar, τ_i⟩, [T].
-
-    Returns:
-        The coefficients of smallest norm among the best ones, [T].
-
-    Example:
-        >>> best_in_span(torch.diag(torch.tensor([1.0, 4.0])), torch.tensor([0.5, 2.0])).tolist()
-        [0.5, 0.5]
-    """
-    return torch.linalg.pinv(gram, hermitian=True, rtol=1e-12) @ target_inner
+__all__ = ["out_of_distribution_report", "span_report"]
 
 
 def out_of_distribution_report(
@@ -67,28 +31,33 @@ def out_of_distribution_report(
     Returns:
         The report.
     """
+    case = LossGap(way, C, beta=beta)
     smoothness = way.spectral.value
     tail = [("<= L C (1 - beta) (2.3)", way.linear + out_of_distribution_bound(smoothness, C, beta))]
-    assumptions = {"similarity": Assumption(beta > 0, beta, 0.0, "(A5) some expert points the target's way")}
     quantities = {
         "C": C,
         "beta": beta,
         "span_norm_squared": span_norm_squared,
-        "span_bound": smoothness * span_norm_squared / 2,
+        "span_bound": span_bound(smoothness, span_norm_squared),
     }
     factor = out_of_distribution_bound(1.0, C, beta)
-    return build_report(name, "out of distribution (2.3)", way, tail, factor, assumptions, constant_loss, quantities)
+    claim = OUT_OF_DISTRIBUTION.claim
+    return build_report(name, "out of distribution (2.3)", case, claim, tail, factor, constant_loss, quantities)
 
 
-def span_report(name: str, way: Displacement, constant_loss: float | None = None) -> BoundReport:
+def span_report(name: str, way: Displacement, C: float, constant_loss: float | None = None) -> BoundReport:
     """Hold the target's loss gap at the best point of the span against ½L‖v‖² (2.7).
 
     Args:
         name: The target task.
         way: Measurements along v = Σ α_i τ_i − τ_tar from θ_tar, α the best in the span.
+        C: max ‖τ‖², the target included.
         constant_loss: Loss of the best constant prediction, where known.
 
     Returns:
         The report.
     """
-    return build_report(name, "best in the span (2.7)", way, [], way.norm_squared / 2, {}, constant_loss, {})
+    factor = span_bound(1.0, way.norm_squared)
+    return build_report(
+        name, "best in the span (2.7)", LossGap(way, C), SPAN.claim, [], factor, constant_loss, {"C": C}
+    )

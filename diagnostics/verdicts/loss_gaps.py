@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from diagnostics.errors import InputError
@@ -15,9 +14,12 @@ from diagnostics.measures.paths import measure_way
 from diagnostics.measures.spectra import SpectralNorm, spectral_norm
 from diagnostics.measures.vectors import shifted
 from diagnostics.theory.addition import addition_report
-from diagnostics.theory.loss_gap import BoundReport, Curvature, Displacement
+from diagnostics.theory.bound_report import BoundReport
+from diagnostics.theory.derivations.best_in_span import best_in_span
+from diagnostics.theory.loss_gap import Curvature, Displacement
 from diagnostics.theory.negation import negation_report
-from diagnostics.theory.out_of_distribution import best_in_span, out_of_distribution_report, span_report
+from diagnostics.theory.out_of_distribution import out_of_distribution_report, span_report
+from diagnostics.theory.subspace import generalised_norm
 
 __all__ = ["addition_bounds", "negation_bounds", "out_of_distribution_bound", "problem_geometry"]
 
@@ -50,6 +52,7 @@ def addition_bounds(
         InputError: If the coefficients do not fit the problem.
 
     Example:
+        >>> import torch
         >>> from diagnostics.inputs.zoo import quadratic_problem
         >>> problem = quadratic_problem(torch.eye(2).double()[None].repeat(2, 1, 1), torch.eye(2).double())
         >>> report = addition_bounds(problem, 0.5)["task_0"]
@@ -85,6 +88,7 @@ def negation_bounds(
         InputError: If the negated expert is unknown or the only one.
 
     Example:
+        >>> import torch
         >>> from diagnostics.inputs.zoo import quadratic_problem
         >>> problem = quadratic_problem(torch.eye(2).double()[None].repeat(2, 1, 1), torch.eye(2).double())
         >>> report = negation_bounds(problem, "task_0")["task_1"]
@@ -120,6 +124,7 @@ def out_of_distribution_bound(
         InputError: If the target is unknown or the only expert.
 
     Example:
+        >>> import torch
         >>> from diagnostics.inputs.zoo import quadratic_problem
         >>> vectors = torch.tensor([[1.0, 0.0], [0.6, 0.8]]).double()
         >>> problem = quadratic_problem(torch.eye(2).double()[None].repeat(2, 1, 1), vectors)
@@ -136,7 +141,7 @@ def out_of_distribution_bound(
     constant = problem.tasks[target].constant_loss
     if span:
         weights = {**dict(zip(others, best.tolist(), strict=True)), target: -1.0}
-        return span_report(target, _displacement(problem, target, weights, 0.0, rtol), constant)
+        return span_report(target, _displacement(problem, target, weights, 0.0, rtol), shape.C, constant)
     nearest = others[int(inner.argmax())]
     way = _displacement(problem, target, {nearest: 1.0, target: -1.0}, 0.0, rtol)
     left = max(own - float(inner @ best), 0.0)
@@ -230,25 +235,3 @@ def _subspace_smoothness(
     vectors = {other: problem.task_vectors[other] for other in weights}
     hessian = subspace_hessian(problem.tasks[name], point, vectors, (weights, product))
     return generalised_norm(hessian, _geometry_of(problem, tuple(weights)).gram)
-
-
-def generalised_norm(matrix: Tensor, gram: Tensor) -> float:
-    """Return max |xᵀMx| / xᵀGx over the range of G.
-
-    Args:
-        matrix: M, symmetric, [T, T].
-        gram: G, positive semidefinite, [T, T]; directions that it takes to zero are left out.
-
-    Returns:
-        The largest absolute generalised eigenvalue; 0 where G is zero.
-
-    Example:
-        >>> generalised_norm(torch.diag(torch.tensor([2.0, -12.0])), torch.diag(torch.tensor([1.0, 4.0])))
-        3.0
-    """
-    scale, vectors = torch.linalg.eigh(gram)
-    keep = scale > 1e-10 * scale.max()
-    if not bool(keep.any()) or float(scale.max()) <= 0:
-        return 0.0
-    whitened = vectors[:, keep] / scale[keep].sqrt()
-    return float(torch.linalg.eigvalsh(whitened.T @ matrix @ whitened).abs().max())

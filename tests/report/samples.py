@@ -16,7 +16,7 @@ from diagnostics.report.outcomes_section import outcomes_section
 from diagnostics.report.prediction_section import prediction_headline, prediction_section
 from diagnostics.report.provenance import footer
 from diagnostics.results import Assumption, Cost, Estimate, Status, Verdict
-from diagnostics.theory.loss_gap import BoundReport
+from diagnostics.theory.bound_report import BoundReport
 from diagnostics.verdicts.mergeability import MergePrediction, Reason, TaskPrediction
 from diagnostics.verdicts.scoring import Outcome, PredictorScore, Scorecard
 

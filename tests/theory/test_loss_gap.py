@@ -9,10 +9,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from diagnostics.results import Status
-from diagnostics.theory.addition import addition_bound, addition_report
+from diagnostics.theory.addition import addition_report
+from diagnostics.theory.derivations.addition import addition_bound
+from diagnostics.theory.derivations.best_in_span import best_in_span
+from diagnostics.theory.derivations.negation import negation_bound
+from diagnostics.theory.derivations.out_of_distribution import out_of_distribution_bound
 from diagnostics.theory.loss_gap import Curvature, Displacement, spread_factor, upper_sum
-from diagnostics.theory.negation import negation_bound
-from diagnostics.theory.out_of_distribution import best_in_span, out_of_distribution_bound
 
 shares = st.lists(st.floats(0.01, 1), min_size=2, max_size=6).map(lambda xs: [x / sum(xs) for x in xs])
 

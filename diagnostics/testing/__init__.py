@@ -1,0 +1,59 @@
+"""Test derivations of one's own: strategies for tasks, vectors and language models, and assertions that shrink.
+
+Needs Hypothesis: ``pip install 'task-arithmetic-diagnostics[testing]'``.
+
+Example:
+    >>> from diagnostics.testing import assert_bound, merges
+    >>> squared_distance = lambda merge: (merge.way**2).sum()
+    >>> assert_bound(squared_distance, lambda merge: 2 * merge.C * (1 + merge.epsilon), merges).verdict.value
+    'supported'
+"""
+
+try:
+    import hypothesis as _hypothesis
+except ModuleNotFoundError as problem:
+    raise ModuleNotFoundError(
+        "diagnostics.testing needs Hypothesis: pip install 'task-arithmetic-diagnostics[testing]'", name="hypothesis"
+    ) from problem
+
+from diagnostics.exact.claims import Claim, Condition, Mutant
+from diagnostics.exact.merge import Merge
+from diagnostics.exact.relations import Relation, judge
+from diagnostics.exact.rounding import Rounded, lift, values
+from diagnostics.exact.smooth import SmoothTask
+from diagnostics.testing.assertions import assert_bound, assert_case, assert_identity
+from diagnostics.testing.numbers import arrays, coefficients, numbers, symmetric, task_vectors, vectors_with_gram
+from diagnostics.testing.search import Counterexample, Evidence, search
+from diagnostics.testing.tasks import merges, negations, negations_at_expert, smooth_tasks, targets
+
+del _hypothesis
+
+__all__ = [
+    "Claim",
+    "Condition",
+    "Counterexample",
+    "Evidence",
+    "Merge",
+    "Mutant",
+    "Relation",
+    "Rounded",
+    "SmoothTask",
+    "arrays",
+    "assert_bound",
+    "assert_case",
+    "assert_identity",
+    "coefficients",
+    "judge",
+    "lift",
+    "merges",
+    "negations",
+    "negations_at_expert",
+    "numbers",
+    "search",
+    "smooth_tasks",
+    "symmetric",
+    "targets",
+    "task_vectors",
+    "values",
+    "vectors_with_gram",
+]

@@ -1,0 +1,136 @@
+"""(2.7) Out of distribution at the best point of the span: ½ L min_α ‖Σ α_i τ_i − τ_tar‖², never above (2.3)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diagnostics.exact.merge import Merge
+from diagnostics.exact.relations import Relation
+from diagnostics.exact.rounding import values
+from diagnostics.theory.derivations.conditions import LOSS
+from diagnostics.theory.derivations.derivation import Claim, Derivation, Kind, Mutant
+from diagnostics.theory.derivations.out_of_distribution import out_of_distribution_bound
+from diagnostics.theory.derivations.ways import addition, out_of_distribution
+
+__all__ = ["DERIVATIONS", "SPAN", "best_in_span", "span_bound"]
+
+
+def best_in_span(gram: Tensor, target_inner: Tensor) -> Tensor:
+    """Return argmin_α ‖Σ α_i τ_i − τ_tar‖², from inner products alone (2.7).
+
+    Args:
+        gram: G_ij = ⟨τ_i, τ_j⟩, [T, T]; may be singular.
+        target_inner: ⟨τ_tar, τ_i⟩, [T].
+
+    Returns:
+        The coefficients of smallest norm among the best ones, [T].
+
+    Example:
+        >>> best_in_span(torch.diag(torch.tensor([1.0, 4.0])), torch.tensor([0.5, 2.0])).tolist()
+        [0.5, 0.5]
+    """
+    return torch.linalg.pinv(gram, hermitian=True, rtol=1e-12) @ target_inner
+
+
+def span_bound(smoothness: float, norm_squared: float) -> float:
+    """Return ½·L·‖v‖², the bound at the best point of the span (2.7).
+
+    Args:
+        smoothness: L, the Hessian spectral norm at the target's expert.
+        norm_squared: ‖v‖² = min_α ‖Σ α_i τ_i − τ_tar‖².
+
+    Returns:
+        The bound on the target's loss gap there.
+
+    Example:
+        >>> span_bound(2.0, 0.5)
+        0.5
+    """
+    return smoothness * norm_squared / 2
+
+
+def _cases(dimension: int) -> Any:
+    from diagnostics.testing.tasks import targets
+
+    drawn = targets(dimension, curving="constant") | targets(dimension, curving="shrinking")
+    return drawn.map(_at_best)
+
+
+def _sloping(dimension: int) -> Any:
+    from diagnostics.testing.tasks import targets
+
+    return targets(dimension, curving="constant", stationary=False).map(_at_best)
+
+
+def _nearest(dimension: int) -> Any:
+    from diagnostics.testing.tasks import targets
+
+    return targets(dimension, curving="constant").filter(lambda merge: merge.toward.max() > 0)
+
+
+def _at_best(merge: Merge) -> Merge:
+    """The same target at the best point of the span, of which rounding moves the bound by its square only."""
+    found = best_in_span(torch.tensor(merge.gram), torch.tensor(merge.toward))
+    return dataclasses.replace(merge, coefficients=found.numpy())
+
+
+def _smaller(merge: Merge) -> Any:
+    """½ L ‖v‖² at the best point."""
+    best = _at_best(values(merge))
+    way = best.coefficients @ merge.vectors - merge.task.anchor
+    return span_bound(1.0, (way**2).sum())
+
+
+def _larger(merge: Merge) -> Any:
+    """L C (1 − β) at the nearest expert, L = 1."""
+    case = out_of_distribution(merge)
+    return out_of_distribution_bound(1.0, case.C, case.beta)
+
+
+SPAN = Derivation(
+    id="2.7-span",
+    title="At the best point of the span an unseen target costs at most ½ L ‖v‖², v its distance from the span.",
+    source="sharper form of Zeng 2025, theorem on out-of-distribution tasks",
+    kind=Kind.SHARPER,
+    claim=Claim(
+        statement=r"L_{tar}(\theta^*) - L_{tar}(\theta_{tar}) \le \tfrac12 L_{tar} "
+        r"\min_\alpha \Vert \textstyle\sum_i \alpha_i \tau_i - \tau_{tar} \Vert^2",
+        left=lambda case: case.way.gap,
+        right=lambda case: span_bound(case.way.spectral.value, case.way.norm_squared),
+        relation=Relation.AT_MOST,
+        cases=_cases,
+        assumptions=LOSS,
+        read=addition,
+    ),
+    mutants=(
+        Mutant("without the factor, a quarter", right=lambda case: case.way.spectral.value * case.way.norm_squared / 4),
+        Mutant("a gradient that is not zero at the target", without="stationary", cases=_sloping),
+    ),
+    code=("diagnostics.out_of_distribution_bound",),
+)
+NEVER_WORSE = Derivation(
+    id="2.7-never-worse",
+    title="The bound at the best point of the span is never above that of the nearest expert.",
+    source="sharper form of Zeng 2025, theorem on out-of-distribution tasks",
+    kind=Kind.SHARPER,
+    claim=Claim(
+        statement=r"\tfrac12 \min_\alpha \Vert \textstyle\sum_i \alpha_i \tau_i - \tau_{tar} \Vert^2 \le C (1 - \beta)",
+        left=_smaller,
+        right=_larger,
+        relation=Relation.AT_MOST,
+        cases=_nearest,
+    ),
+    mutants=(Mutant("the other way round", left=_larger, right=_smaller),),
+    proof=(
+        "θ0 + τ_{i*} is a point of the span, so the minimum is at most ‖τ_{i*} − τ_tar‖² = ‖τ_{i*}‖² + ‖τ_tar‖² − "
+        "2⟨τ_{i*}, τ_tar⟩ ≤ 2C − 2βC; half of it is C(1 − β). Both bounds take L from the same place, the target's "
+        "expert; (A2) is needed on the way to the best point for one and on the way to the expert for the other, and "
+        "the first way is never the longer one."
+    ),
+    code=("diagnostics.theory.derivations.best_in_span.best_in_span",),
+)
+DERIVATIONS = (SPAN, NEVER_WORSE)
