@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from diagnostics.commands import audit, bases, check, coefficients, orthogonality, relations
+from diagnostics.commands import audit, bases, check, coefficients, derivations, orthogonality, relations
 from diagnostics.commands.models import PathsArgument, PrivateOption, read_models
 from diagnostics.commands.options import (
     CoefficientsOption,
@@ -245,6 +245,9 @@ app.command("bases", help=bases.HELP)(bases.bases_command)
 
 
 app.command("orthogonality", help=orthogonality.HELP)(orthogonality.orthogonality_command)
+
+
+app.command("derivations", help=derivations.HELP)(derivations.derivations_command)
 
 
 @app.command(

@@ -74,9 +74,10 @@ def judge(left: Any, right: Any, relation: Relation, tolerance: float | None = N
     """
     left, right = _side(left), _side(right)
     allowed = np.asarray(left.error + right.error if tolerance is None else tolerance)
-    excess = left.value - right.value
+    with np.errstate(invalid="ignore"):  # two infinities of one sign, which are equal
+        excess = left.value - right.value
     wrong = np.abs(excess) if relation is Relation.EQUAL else excess
-    # Two infinities of one sign are equal; a side that is not a number is neither equal nor below.
+    # A side that is not a number is neither equal nor below.
     wrong = np.where(left.value == right.value, 0.0, wrong)
     over = np.where(np.isnan(wrong) | np.isnan(allowed), np.inf, wrong - allowed)
     shape = np.broadcast_shapes(over.shape, left.shape, right.shape)

@@ -55,7 +55,8 @@ class Rounded(NDArrayOperatorsMixin):
 
     def __init__(self, value: Any, error: Any = 0.0) -> None:
         self.value = np.asarray(value, dtype=np.float64)
-        self.error = np.broadcast_to(np.asarray(error, dtype=np.float64), self.value.shape)
+        error = np.asarray(error, dtype=np.float64)
+        self.error = error if error.shape == self.value.shape else np.broadcast_to(error, self.value.shape)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -17,13 +17,14 @@ except ModuleNotFoundError as problem:
     ) from problem
 
 from diagnostics.exact.claims import Claim, Condition, Mutant
+from diagnostics.exact.evidence import Counterexample, Evidence
 from diagnostics.exact.merge import Merge
 from diagnostics.exact.relations import Relation, judge
 from diagnostics.exact.rounding import Rounded, lift, values
 from diagnostics.exact.smooth import SmoothTask
 from diagnostics.testing.assertions import assert_bound, assert_case, assert_identity
 from diagnostics.testing.numbers import arrays, coefficients, numbers, symmetric, task_vectors, vectors_with_gram
-from diagnostics.testing.search import Counterexample, Evidence, search
+from diagnostics.testing.search import search
 from diagnostics.testing.tasks import merges, negations, negations_at_expert, smooth_tasks, targets
 
 del _hypothesis

@@ -9,9 +9,10 @@ from hypothesis import assume
 from hypothesis.strategies import SearchStrategy
 
 from diagnostics.exact.claims import Claim, Condition
+from diagnostics.exact.evidence import Evidence, counterexample
 from diagnostics.exact.relations import Relation
 from diagnostics.results import Verdict
-from diagnostics.testing.search import Evidence, counterexample, judged, search
+from diagnostics.testing.search import judged, search
 
 __all__ = ["assert_bound", "assert_case", "assert_identity"]
 

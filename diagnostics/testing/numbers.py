@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ __all__ = ["arrays", "coefficients", "numbers", "symmetric", "task_vectors", "ve
 _PARTS = 16
 
 
+@cache  # building a strategy costs more than drawing from it
 def numbers(low: float = -4.0, high: float = 4.0) -> st.SearchStrategy[float]:
     """Draw numbers, most of them quarters of whole numbers, which shrink towards 0, 1, −1.
 
@@ -34,6 +36,7 @@ def numbers(low: float = -4.0, high: float = 4.0) -> st.SearchStrategy[float]:
     return st.one_of(whole, fine, anything)
 
 
+@cache
 def arrays(*shape: int, entries: st.SearchStrategy[float] | None = None) -> st.SearchStrategy[Any]:
     """Draw float64 arrays; every other one has no entry but −1, 0 and 1, where bounds are often attained.
 
@@ -70,6 +73,7 @@ def symmetric(draw: Any, dimension: int, *, positive: bool = False) -> Any:
     return root @ root.T if positive else np.triu(root) + np.triu(root, 1).T
 
 
+@cache
 def task_vectors(count: int, dimension: int) -> st.SearchStrategy[Any]:
     """Draw task vectors; equal, opposite, orthogonal and zero ones are among them.
 
@@ -123,6 +127,7 @@ def vectors_with_gram(draw: Any, gram: Any, dimension: int | None = None) -> Any
     return (basis * np.sqrt(np.maximum(scale, 0.0))) @ basis.T @ turn[:count]
 
 
+@cache
 def coefficients(count: int, kind: Literal["simplex", "box", "any"] = "any") -> st.SearchStrategy[Any]:
     """Draw sets of coefficients.
 

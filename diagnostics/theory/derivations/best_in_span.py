@@ -110,6 +110,10 @@ SPAN = Derivation(
         Mutant("without the factor, a quarter", right=lambda case: case.way.spectral.value * case.way.norm_squared / 4),
         Mutant("a gradient that is not zero at the target", without="stationary", cases=_sloping),
     ),
+    proof=(
+        "(2.6) with a gradient of zero, at the point of the span that is nearest to τ_tar. Its distance needs inner "
+        "products alone: ‖τ_tar‖² − bᵀG⁺b with b_i = ⟨τ_tar, τ_i⟩."
+    ),
     code=("diagnostics.out_of_distribution_bound",),
 )
 NEVER_WORSE = Derivation(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from diagnostics.errors import InputError
 from diagnostics.exact.claims import Claim, Condition, Mutant
-
-if TYPE_CHECKING:
-    from diagnostics.testing.search import Evidence
+from diagnostics.exact.describing import describe
+from diagnostics.exact.evidence import Evidence
+from diagnostics.results import Result
 
 __all__ = ["Claim", "Condition", "Derivation", "Kind", "Mutant"]
 
@@ -26,7 +26,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Derivation:
+class Derivation(Result):
     """A numbered claim or definition that states itself, checks itself and can be refuted.
 
     Attributes:
@@ -120,6 +120,22 @@ class Derivation:
         return {
             mutant.description: _search(mutant.of(self.claim), f"{self.id} mutant", max_examples, seed)
             for mutant in self.mutants
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the derivation says, without its functions.
+
+        Returns:
+            A dictionary of plain types.
+        """
+        words = ("id", "title", "source", "statement", "correction", "by_hand", "proof")
+        return {name: getattr(self, name) for name in words} | {
+            "kind": str(self.kind),
+            "holds": self.claim.statement,
+            "assumptions": {condition.name: condition.text for condition in self.claim.assumptions},
+            "as_stated": self.as_stated,
+            "counterexample": [] if self.counterexample is None else list(describe(self.counterexample)),
+            "code": list(self.code),
         }
 
     def __str__(self) -> str:
