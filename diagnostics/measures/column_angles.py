@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diagnostics.errors import InputError
+from diagnostics.exact.random_vectors import null_cosine
 from diagnostics.results import Result, plain
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "average_angles",
     "filled_space",
     "least_square",
-    "null_cosine",
     "null_deviation",
     "null_square_deviation",
     "pair_sums",
@@ -95,27 +94,6 @@ def average_angles(parts: Sequence[Angles], weights: Tensor) -> Angles:
         return terms.where(share != 0, 0.0).sum(0) ** (1 / power)
 
     return Angles(mean("value"), mean("null"), mean("deviation", 2), mean("stderr", 2))
-
-
-def null_cosine(dimension: int) -> float:
-    """Return E|cos| of independent random directions, Γ(r/2) / (√π Γ((r+1)/2)), about sqrt(2/(πr)).
-
-    Args:
-        dimension: r.
-
-    Returns:
-        The expectation, exact in every dimension.
-
-    Raises:
-        InputError: If the dimension is not positive.
-
-    Example:
-        >>> null_cosine(1), round(null_cosine(2), 6), round(null_cosine(3), 6)
-        (1.0, 0.63662, 0.5)
-    """
-    if dimension < 1:
-        raise InputError(f"dimension: expected at least 1; found {dimension}.")
-    return min(1.0, math.exp(math.lgamma(dimension / 2) - math.lgamma((dimension + 1) / 2)) / math.sqrt(math.pi))
 
 
 def null_deviation(dimension: int, pairs: int) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diagnostics.exact.random_vectors import null_cosine
 from diagnostics.inputs.adapters import open_expert
 from diagnostics.inputs.alignment import BASE, Alignment, align
 from diagnostics.inputs.checkpoints import Checkpoint, Source, open_checkpoint
@@ -80,8 +81,8 @@ class Geometry(Result):
 
     @property
     def null_cosine(self) -> float:
-        """E|cos| of independent Gaussian vectors of this dimension, sqrt(2/(πd)) (2.9)."""
-        return math.sqrt(2 / (math.pi * self.dimension))
+        """E|cos| of independent Gaussian vectors of this dimension, about sqrt(2/(πd)) (2.9)."""
+        return null_cosine(self.dimension)
 
     @property
     def null_cosine_layerwise(self) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from diagnostics.errors import InputError, require_count
+from diagnostics.exact.random_vectors import null_cosine
 from diagnostics.inputs.adapters import open_expert
 from diagnostics.inputs.alignment import BASE, Alignment, align
 from diagnostics.inputs.checkpoints import Checkpoint, Source, open_checkpoint
@@ -26,7 +27,6 @@ from diagnostics.measures.column_angles import (
     average_angles,
     filled_space,
     least_square,
-    null_cosine,
     rotation_deviation,
     unit_columns,
 )

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from diagnostics.errors import InputError, require_count
+from diagnostics.exact.random_vectors import null_cosine
 from diagnostics.inputs.problem import MergeProblem
-from diagnostics.measures.column_angles import null_cosine, unit_columns
+from diagnostics.measures.column_angles import unit_columns
 from diagnostics.measures.feature_use import FeatureUse, feature_use
 from diagnostics.measures.profiles import (
     IDLE,

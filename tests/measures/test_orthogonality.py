@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from diagnostics import InputError, MismatchError
+from diagnostics.exact.random_vectors import null_cosine
 from diagnostics.measures import column_angles
 from diagnostics.measures import orthogonality as module
 from diagnostics.measures.column_angles import (
-    null_cosine,
     null_deviation,
     null_square_deviation,
     pair_sums,

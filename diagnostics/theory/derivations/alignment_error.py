@@ -71,7 +71,8 @@ LOSS_ERROR = Derivation(
     kind=Kind.DEFINITION,
     claim=Claim(
         statement=r"\mathcal{E}(\theta) = L_*(\theta) - \sum_i \alpha_i L_i(\theta), \quad \mathcal{E}(\theta_0 + v) - "
-        r"\mathcal{E}(\theta_0) = \langle \nabla\mathcal{E}(\theta_0), v \rangle + \int_0^1 (1 - s)\, v^\top \Big( H_* - "
+        r"\mathcal{E}(\theta_0) = \langle \nabla\mathcal{E}(\theta_0), v \rangle + \int_0^1 (1 - s)\, v^\top \Big( "
+        r"H_* - "
         r"\sum_i \alpha_i H_i \Big)(\theta_0 + s v)\, v \,\mathrm{d}s",
         left=lambda case: case.error(1.0) - case.error(0.0),
         right=lambda case: case.slope + _curvature(case),

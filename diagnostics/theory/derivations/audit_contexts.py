@@ -59,8 +59,8 @@ COUNT = Derivation(
         Mutant("the context without instruction forgotten", right=lambda c: len(c.single) + 1.0),
     ),
     proof=(
-        "No instruction, each I_i, their concatenation, and I_* where it is something else; the prefixes in between cancel "
-        "(1.11). For K = 2 that is four contexts for a concatenation and five with a seam (1.12)."
+        "No instruction, each I_i, their concatenation, and I_* where it is something else; the prefixes in between "
+        "cancel (1.11). For K = 2 that is four contexts for a concatenation and five with a seam (1.12)."
     ),
     code=("diagnostics.theory.composition.required_atoms",),
 )

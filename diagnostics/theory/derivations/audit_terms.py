@@ -1,4 +1,4 @@
-"""The terms of an audit, as the package adds them up from segment gradients, for language models written down in full."""
+"""The terms of an audit as the package adds them up, for language models that are written down in full."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def _joint(size: int) -> Any:
 
 
 def _marginal(table: Any, keep: tuple[int, ...]) -> Any:
-    """p of some of the three variables at their first values."""
+    """P of some of the three variables at their first values."""
     letters = "uvw"
     table = np.einsum(f"uvw->{''.join(letters[axis] for axis in keep)}", table)
     for _ in keep:
@@ -54,7 +54,8 @@ INTERACTION = Derivation(
     source="Van de Cruys 2011, as used in Lee 2026",
     kind=Kind.DEFINITION,
     claim=Claim(
-        statement=r"\mathrm{SI}(u; v; w) = \log \frac{p(v,w)}{p(v)p(w)} - \log \frac{p(v,w \mid u)}{p(v \mid u)p(w \mid u)}"
+        statement=r"\mathrm{SI}(u; v; w) = \log \frac{p(v,w)}{p(v)p(w)} - \log \frac{p(v,w \mid u)}{p(v \mid u)p(w "
+        r"\mid u)}"
         r" = \log \frac{p(u,v)\,p(v,w)\,p(u,w)}{p(u)\,p(v)\,p(w)\,p(u,v,w)}",
         left=_definition,
         right=_symmetric,
@@ -83,7 +84,7 @@ def _each(audit: Audit, function: Any) -> Any:
 
 
 def _rewritten(audit: Audit, swapped: bool = False) -> Any:
-    """log [p(x|I1) p(x|I2) / (p(x|I1,I2) p(x))]."""
+    """Log [p(x|I1) p(x|I2) / (p(x|I1,I2) p(x))]."""
     first, second = audit.instructions
     both = second + first if swapped else first + second
     log = audit.model.log_probability
@@ -115,15 +116,15 @@ REWRITTEN = Derivation(
     proof=(
         "In (1.9) with u = I_1, v = I_2, w = x the factors p(I_2) and p(I_2 | I_1) cancel. Mind that a language model "
         "gives p(I_2) for I_2 right after BOS and p(I_2 | I_1) for I_2 after I_1: these are not events of one joint "
-        "distribution, and the symmetry of (1.9) is lost. SI(I_1; I_2; x) and SI(I_2; I_1; x) differ as soon as "
-        "p(x | I_1, I_2) ≠ p(x | I_2, I_1)."
+        "distribution, and the symmetry of (1.9) is lost. SI(I_1; I_2; x) and SI(I_2; I_1; x) differ as soon as p(x | "
+        "I_1, I_2) ≠ p(x | I_2, I_1)."
     ),
     code=("diagnostics.audit_composition",),
 )
 
 
 def _ratio(audit: Audit) -> Any:
-    """log [p(y | I_*, x) / Π p(y | I_i, x)]."""
+    """Log [p(y | I_*, x) / Π p(y | I_i, x)]."""
     log = audit.model.log_probability
 
     def at(x: Any, y: Any) -> Any:
@@ -184,7 +185,8 @@ MORE = Derivation(
     source="Lee 2026, equations 14 to 16, applied step by step",
     kind=Kind.CLAIM,
     claim=Claim(
-        statement=r"\log \frac{p(y \mid I_1 \oplus \dots \oplus I_K, x)}{\prod_i p(y \mid I_i, x)} = -(K - 1) \log p(y \mid x)"
+        statement=r"\log \frac{p(y \mid I_1 \oplus \dots \oplus I_K, x)}{\prod_i p(y \mid I_i, x)} = -(K - 1) \log "
+        r"p(y \mid x)"
         r" + \sum_{k<K} \big[ \mathrm{SI}_k(x) - \mathrm{SI}_k(x, y) \big]",
         left=_ratio,
         right=_by_interaction,
@@ -223,7 +225,8 @@ PARTS = Derivation(
     source="Lee 2026, equations 14 to 16, applied step by step",
     kind=Kind.SHARPER,
     claim=Claim(
-        statement=r"\sum_{k<K} \nabla \mathrm{SI}_k(x) = \sum_i \nabla \log p(x \mid I_i) - \nabla \log p(x \mid I_1 \oplus "
+        statement=r"\sum_{k<K} \nabla \mathrm{SI}_k(x) = \sum_i \nabla \log p(x \mid I_i) - \nabla \log p(x \mid "
+        r"I_1 \oplus "
         r"\dots \oplus I_K) - (K - 1) \nabla \log p(x)",
         left=_package_parts,
         right=_stepwise_parts,
@@ -236,8 +239,8 @@ PARTS = Derivation(
         Mutant("the first and the second interaction exchanged", right=lambda a: _stepwise_parts(a)[[0, 2, 1]]),
     ),
     proof=(
-        "By (1.10) SI_k(x) = log p(x | J_k) + log p(x | I_{k+1}) − log p(x | J_{k+1}) − log p(x) with J_k = I_1 ⊕ … ⊕ I_k. In the "
-        "sum log p(x | J_k) enters once with each sign for 1 < k < K."
+        "By (1.10) SI_k(x) = log p(x | J_k) + log p(x | I_{k+1}) − log p(x | J_{k+1}) − log p(x) with J_k = I_1 ⊕ … ⊕ "
+        "I_k. In the sum log p(x | J_k) enters once with each sign for 1 < k < K."
     ),
     code=("diagnostics.theory.composition.alignment_terms",),
 )
@@ -263,7 +266,8 @@ GRADIENT = Derivation(
     source=_SOURCE,
     kind=Kind.CLAIM,
     claim=Claim(
-        statement=r"\delta_* = -\mathbb{E}_{q_*}\big[ -\nabla \log p(y \mid x) \big] - \mathbb{E}_{q_*}\big[ \nabla \big( "
+        statement=r"\delta_* = -\mathbb{E}_{q_*}\big[ -\nabla \log p(y \mid x) \big] - \mathbb{E}_{q_*}\big[ \nabla "
+        r"\big( "
         r"\mathrm{SI}(I_1; I_2; x) - \mathrm{SI}(I_1; I_2; x, y) \big) \big]",
         left=_output_error,
         right=lambda audit: terms(audit, *_PARTS),
@@ -295,7 +299,8 @@ SEAM = Derivation(
     source="Lee 2026, equation 9, with an instruction of its own",
     kind=Kind.CLAIM,
     claim=Claim(
-        statement=r"\delta_* = \text{(concatenated part)} + \rho, \quad \rho = -\mathbb{E}_{q_*} \nabla \big[ \log p(y \mid I_*, "
+        statement=r"\delta_* = \text{(concatenated part)} + \rho, \quad \rho = -\mathbb{E}_{q_*} \nabla \big[ \log "
+        r"p(y \mid I_*, "
         r"x) - \log p(y \mid I_1 \oplus \dots \oplus I_K, x) \big]",
         left=_output_error,
         right=lambda audit: terms(audit, *_PARTS, "seam"),

@@ -44,7 +44,8 @@ SPLIT = Derivation(
     source=_SOURCE,
     kind=Kind.CLAIM,
     claim=Claim(
-        statement=r"\nabla\mathcal{E}(\theta_0) = G(q_*, I_*) - \sum_i \alpha_i G(q_i, I_i) = \sum_i \delta_i + \delta_*",
+        statement=r"\nabla\mathcal{E}(\theta_0) = G(q_*, I_*) - \sum_i \alpha_i G(q_i, I_i) = \sum_i \delta_i + "
+        r"\delta_*",
         left=_split,
         right=_error,
         relation=Relation.EQUAL,
@@ -84,7 +85,8 @@ DATA = Derivation(
     source=_SOURCE,
     kind=Kind.CLAIM,
     claim=Claim(
-        statement=r"\delta_i = -\sum_{x,y} \big( q_*(x,y) - \alpha_i q_i(x,y) \big) \nabla \log p_{\theta_0}(y \mid I_i, x)"
+        statement=r"\delta_i = -\sum_{x,y} \big( q_*(x,y) - \alpha_i q_i(x,y) \big) \nabla \log p_{\theta_0}(y \mid "
+        r"I_i, x)"
         r" = G(q_*, I_i) - \alpha_i G(q_i, I_i)",
         left=_data_terms,
         right=_data_definition,

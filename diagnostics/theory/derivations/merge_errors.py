@@ -131,7 +131,8 @@ PYTHAGORAS = Derivation(
     source="least squares, for Lee 2026's assumption τ ≈ η g",
     kind=Kind.DEFINITION,
     claim=Claim(
-        statement=r"\Vert \tau_i \Vert^2 = \eta_i^2 \Vert g_i \Vert^2 + \Vert r_i \Vert^2, \quad r_i = \tau_i - \eta_i g_i",
+        statement=r"\Vert \tau_i \Vert^2 = \eta_i^2 \Vert g_i \Vert^2 + \Vert r_i \Vert^2, \quad r_i = \tau_i - "
+        r"\eta_i g_i",
         left=lambda case: (case.vectors[0] ** 2).sum(),
         right=_squares,
         relation=Relation.EQUAL,
@@ -195,15 +196,15 @@ PARTS = Derivation(
         tolerance=lambda case: _ROUNDING * max(1.0, float(abs(case.vectors).max())),
     ),
     correction=(
-        "With τ_i ≈ η_i g_i, as the paper assumes, the last sign is a plus; the minus belongs to τ_i ≈ −η_i g_i, which is "
-        "what a step downhill gives. The sign has no effect on norms, and decides which way ∇ℰ moves the target's "
-        "vector. With the remainders r_i = τ_i − η_i g_i the approximation becomes an identity, for any η that are "
-        "not zero."
+        "With τ_i ≈ η_i g_i, as the paper assumes, the last sign is a plus; the minus belongs to τ_i ≈ −η_i g_i, which "
+        "is what a step downhill gives. The sign has no effect on norms, and decides which way ∇ℰ moves the target's "
+        "vector. With the remainders r_i = τ_i − η_i g_i the approximation becomes an identity, for any η that are not "
+        "zero."
     ),
     counterexample=_EXAMPLE,
     by_hand=(
-        "One parameter, one component: g_* = g_1 = τ_* = τ_1 = 1, so η_* = η_1 = 1 and no remainder is left. With α = ½, "
-        "∇ℰ = ½. As stated τ_* ≈ ½ · 1 − ½ = 0, yet τ_* = 1; with a plus it is ½ + ½ = 1."
+        "One parameter, one component: g_* = g_1 = τ_* = τ_1 = 1, so η_* = η_1 = 1 and no remainder is left. With α = "
+        "½, ∇ℰ = ½. As stated τ_* ≈ ½ · 1 − ½ = 0, yet τ_* = 1; with a plus it is ½ + ½ = 1."
     ),
     code=("diagnostics.merge_error", "diagnostics.theory.merge_error.merge_error_rows"),
 )
@@ -241,10 +242,11 @@ MISS = Derivation(
         Mutant("the components' remainders forgotten", right=lambda case: _norms(case)[0] + _norms(case)[2]),
     ),
     proof=(
-        "The triangle inequality in (1.5). Without the remainders it says that a merge fails wherever ∇ℰ is large, which "
-        "holds under (1.4) only. Two losses with the minimum (1, 1) and Hessians [[2, −1], [−1, 1]] and [[1, −1], [−1, "
-        "2]] have g_* = −(1, 0) and g_1 = −(0, 1) at θ0 = 0: no α makes ∇ℰ smaller than g_* itself, and τ_* = τ_1, so the "
-        "merge with λ = 1 is perfect. Nor does ∇ℰ = 0 by itself make a merge succeed: the remainders can be anything."
+        "The triangle inequality in (1.5). Without the remainders it says that a merge fails wherever ∇ℰ is large, "
+        "which holds under (1.4) only. Two losses with the minimum (1, 1) and Hessians [[2, −1], [−1, 1]] and [[1, "
+        "−1], [−1, 2]] have g_* = −(1, 0) and g_1 = −(0, 1) at θ0 = 0: no α makes ∇ℰ smaller than g_* itself, and τ_* "
+        "= τ_1, so the merge with λ = 1 is perfect. Nor does ∇ℰ = 0 by itself make a merge succeed: the remainders can "
+        "be anything."
     ),
     code=("diagnostics.merge_error",),
 )

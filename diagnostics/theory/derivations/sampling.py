@@ -48,7 +48,7 @@ def _square(case: Any) -> Any:
 
 
 def _trace(case: Any) -> Any:
-    """tr Cov(g)."""
+    """Tr Cov(g)."""
     rows, shares, _ = case
     return shares @ (rows**2).sum(1) - _square(case)
 
@@ -88,8 +88,8 @@ BIAS = Derivation(
         Mutant("draws without replacement", left=_every_other, right=_independent_bias),
     ),
     proof=(
-        "Cross terms of independent draws are ‖E g‖², the n equal ones E‖g‖². Draws without replacement from a data set of N "
-        "are not independent: the bias against the mean over that data set is (N − n)/(N − 1) times as large."
+        "Cross terms of independent draws are ‖E g‖², the n equal ones E‖g‖². Draws without replacement from a data "
+        "set of N are not independent: the bias against the mean over that data set is (N − n)/(N − 1) times as large."
     ),
     code=("diagnostics.gradient_alignment",),
 )
@@ -116,7 +116,8 @@ FOLDS = Derivation(
     source=_SOURCE,
     kind=Kind.CLAIM,
     claim=Claim(
-        statement=r"\mathbb{E} \langle \bar g_A, \bar g_B \rangle = \Vert \mathbb{E} g \Vert^2, \quad A \cap B = \emptyset",
+        statement=r"\mathbb{E} \langle \bar g_A, \bar g_B \rangle = \Vert \mathbb{E} g \Vert^2, \quad A \cap B = "
+        r"\emptyset",
         left=_folded,
         right=_square,
         relation=Relation.EQUAL,
