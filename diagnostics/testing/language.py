@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -58,19 +59,28 @@ def instructions(*, vocabulary: int = 2, longest: int = 1, shortest: int = 1) ->
 
 
 @st.composite
-def distributions(draw: Any, *, vocabulary: int = 2, sampled: int | None = None) -> Distribution:
-    """Draw data over pairs (x, y) of one token each.
+def distributions(draw: Any, *, vocabulary: int = 2, longest: int = 1, sampled: int | None = None) -> Distribution:
+    """Draw data over pairs (x, y), x of one token.
 
     Args:
         draw: Given by Hypothesis.
         vocabulary: V.
+        longest: Most tokens of y.
         sampled: Number of examples that a sample has; an exact distribution in sixteenths by default.
 
     Returns:
-        A distribution.
+        A distribution over at most V² different pairs.
+
+    Example:
+        >>> from hypothesis import find, settings
+        >>> data = find(distributions(longest=2), lambda q: len(q.pairs[0][1]) > 1, settings=settings(database=None))
+        >>> data.pairs, data.weights.tolist()
+        ((((0,), (0, 0)),), [1.0])
     """
-    pairs = [((x,), (y,)) for x in range(vocabulary) for y in range(vocabulary)]
-    chosen = draw(st.lists(st.sampled_from(pairs), min_size=1, max_size=len(pairs), unique=True))
+    tokens = range(vocabulary)
+    answers = [y for length in range(1, longest + 1) for y in product(tokens, repeat=length)]
+    pairs = [((x,), y) for y in answers for x in tokens]
+    chosen = draw(st.lists(st.sampled_from(pairs), min_size=1, max_size=vocabulary**2, unique=True))
     if sampled is None:
         return Distribution(tuple(chosen), draw(coefficients(len(chosen), "simplex")))
     seen = draw(st.lists(st.sampled_from(chosen), min_size=sampled, max_size=sampled))
@@ -80,7 +90,7 @@ def distributions(draw: Any, *, vocabulary: int = 2, sampled: int | None = None)
 
 @st.composite
 def audits(draw: Any, count: int, *, joined: bool = False, vocabulary: int = 2) -> Audit:
-    """Draw a compositional task with its components.
+    """Draw a compositional task with its components, instructions and outputs of one token or two.
 
     Args:
         draw: Given by Hypothesis.
@@ -91,10 +101,13 @@ def audits(draw: Any, count: int, *, joined: bool = False, vocabulary: int = 2) 
     Returns:
         The audit.
     """
-    single = tuple(draw(instructions(vocabulary=vocabulary)) for _ in range(count))
+    # The number of prefixes doubles with every token, so more instructions are shorter ones.
+    longest = 2 if count < 3 else 1
+    single = tuple(draw(instructions(vocabulary=vocabulary, longest=longest)) for _ in range(count))
     whole = tuple(token for instruction in single for token in instruction)
     target = whole if joined else draw(instructions(vocabulary=vocabulary, longest=count))
-    model = draw(language_models(count + 2, vocabulary=vocabulary, dimension=draw(st.integers(1, 2))))
-    data = draw(distributions(vocabulary=vocabulary))
-    components = tuple(draw(distributions(vocabulary=vocabulary)) for _ in range(count))
-    return Audit(model, single, target, data, components, draw(coefficients(count)))
+    data, *components = (draw(distributions(vocabulary=vocabulary, longest=longest)) for _ in range(count + 1))
+    answer = max(len(y) for each in (data, *components) for _, y in each.pairs)
+    length = max(len(whole), len(target)) + 1 + answer
+    model = draw(language_models(length, vocabulary=vocabulary, dimension=draw(st.integers(1, 2))))
+    return Audit(model, single, target, data, tuple(components), draw(coefficients(count)))

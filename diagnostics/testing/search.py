@@ -19,6 +19,17 @@ from diagnostics.results import Verdict
 __all__ = ["judged", "search"]
 
 
+_ROUND = 400
+_SETTINGS = settings(
+    database=None,
+    deadline=None,
+    phases=(Phase.generate, Phase.target, Phase.shrink),
+    suppress_health_check=list(HealthCheck),
+    report_multiple_bugs=False,
+    print_blob=False,
+)
+
+
 class _Refuted(AssertionError):
     """Carries a counterexample out of Hypothesis, which shrinks it on the way."""
 
@@ -103,6 +114,16 @@ def _share(examples: int, place: int, count: int) -> int:
 
 def _at_size(claim: Claim, size: int, share: int, number: int, tally: _Tally) -> Counterexample | None:
     """The smallest counterexample of one size, if there is one."""
+    # Hypothesis compares every case with all that it has kept: rounds keep a long search linear.
+    for place, start in enumerate(range(0, share, _ROUND)):
+        found = _round(claim, size, min(_ROUND, share - start), number + 1000 * place, tally)
+        if found is not None:
+            return found
+    return None
+
+
+def _round(claim: Claim, size: int, share: int, number: int, tally: _Tally) -> Counterexample | None:
+    """One run of Hypothesis."""
 
     def probe(case: Any) -> None:
         audit = claim.audit(claim.read(case))
@@ -117,18 +138,9 @@ def _at_size(claim: Claim, size: int, share: int, number: int, tally: _Tally) ->
         if not judgement.holds:
             raise _Refuted(counterexample(claim, case, size, judgement))
 
-    run = given(claim.cases(size))(probe)
-    limits = settings(
-        max_examples=share,
-        database=None,
-        deadline=None,
-        phases=(Phase.generate, Phase.target, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
-        report_multiple_bugs=False,
-        print_blob=False,
-    )
+    run = seed(number)(settings(_SETTINGS, max_examples=share)(given(claim.cases(size))(probe)))
     try:
-        seed(number)(limits(run))()
+        run()
     except _Refuted as refuted:
         return refuted.counterexample
     except Unsatisfiable:

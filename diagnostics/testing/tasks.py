@@ -157,10 +157,13 @@ def targets(
         stationary: Whether the gradient there is zero.
 
     Returns:
-        A merge whose task is none of the vectors'.
+        A merge whose task is none of the vectors'; none of these points away from the target.
     """
     options: Any = {"curving": curving, "convex": convex, "stationary": stationary}
     vectors = draw(task_vectors(draw(st.integers(1, 3)), dimension))
     task = draw(smooth_tasks(dimension, **options))
+    inner = vectors @ task.anchor
+    # Turned round where they point away: an expert that points the target's way is what (A5) is about.
+    vectors = np.where((inner < 0)[:, None], -vectors, vectors)
     chosen = np.eye(len(vectors))[int(np.argmax(vectors @ task.anchor))]
     return Merge(vectors, chosen, task, None)

@@ -110,8 +110,8 @@ def required_atoms(contexts: Contexts, *, split: bool = True) -> tuple[Atom, ...
         split: Whether the interaction is split in two, which alone needs parts of x.
 
     Returns:
-        The atoms, each once: K + 2 contexts on the target's data, one more where I_* is not the concatenation, and one on
-        each component's.
+        The atoms, each once: K + 2 contexts on the target's data, one more where I_* is not the concatenation, and
+        one on each component's.
 
     Example:
         >>> atoms = required_atoms(Contexts("", ("a", "b"), "ab", "ab", (1, 2)))

@@ -114,8 +114,8 @@ def _over_norm(case: FirstGradients) -> Any:
 
 
 def _squares(case: FirstGradients) -> Any:
-    eta = _steps(case)[0]
-    eta = Rounded(eta, 4 * len(case.vectors[0]) * UNIT * _size(case))
+    found = _steps(case)[0]
+    eta = Rounded(found, 4 * len(case.vectors[0]) * UNIT * _size(case))
     return eta**2 * (case.gradients[0] ** 2).sum() + _remainder(case, eta)
 
 

@@ -35,7 +35,8 @@ def out_of_distribution_bound(smoothness: float, C: float, beta: float) -> float
 def _cases(dimension: int) -> Any:
     from diagnostics.testing.tasks import targets
 
-    return targets(dimension, curving="constant") | targets(dimension, curving="shrinking")
+    drawn = targets(dimension, curving="constant") | targets(dimension, curving="shrinking")
+    return drawn.filter(lambda merge: merge.toward.max() > 0)
 
 
 def _sloping(dimension: int) -> Any:
