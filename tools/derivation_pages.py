@@ -8,6 +8,7 @@ The pages are committed; a test fails where they are not what this script writes
 from __future__ import annotations
 
 import json
+import re
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def pages() -> dict[str, str]:
     wrong = [item for item in known if not item.as_stated]
     table = ["| claim | source | what fails |", "| --- | --- | --- |"]
     table += [f"| [({item.id})](#{_anchor(item)}) | {item.source} | {item.title} |" for item in wrong]
-    errata = [_ERRATA, "\n".join(table) + "\n", *(_erratum(item) for item in wrong)]
+    errata = [_ERRATA, "\n".join(table) + "\n", *(_erratum(item) for item in wrong), *_dropped(known, stored)]
     return {"derivations.md": "\n".join(parts), "errata.md": "\n".join(errata)}
 
 
@@ -114,6 +115,27 @@ def _erratum(item: Derivation) -> str:
     lines += [item.correction, "", f"**By hand.** {item.by_hand}", ""]
     lines += ["**What holds.**", "", *holds, *extra] if holds or extra else []
     return "\n".join(lines)
+
+
+_DROPPED = """## Assumptions that cannot be dropped
+
+What the search finds when one assumption of a claim is left out, everything else as it is: the smallest case of the
+stored run, with what is zero in it left out. Both sides are those of the claim.
+"""
+
+
+def _dropped(known: list[Derivation], stored: dict[str, Any]) -> list[str]:
+    """A table of the assumptions that mutants drop, with the counterexamples found."""
+    lines = ["| claim | without | found | in the case |", "| --- | --- | --- | --- |"]
+    for item in known:
+        for mutant in item.mutants:
+            if not mutant.without:
+                continue
+            found = stored[item.id]["mutants"][mutant.description]["counterexample"]
+            sides = f"{number(found['left'])} {item.claim.relation} {number(found['right'])}"
+            case = ", ".join(line for line in found["case"] if re.search(r"= .*[1-9]", line))
+            lines.append(f"| ({item.id}) | {mutant.without}: {mutant.description} | {sides} | {case} |")
+    return [_DROPPED, "\n".join(lines) + "\n"]
 
 
 def _formula(statement: str) -> list[str]:

@@ -18,11 +18,15 @@ except ModuleNotFoundError as problem:
 
 from diagnostics.exact.claims import Claim, Condition, Mutant
 from diagnostics.exact.evidence import Counterexample, Evidence
+from diagnostics.exact.gradients import FirstGradients
+from diagnostics.exact.language import Audit, Distribution, LanguageModel
 from diagnostics.exact.merge import Merge
 from diagnostics.exact.relations import Relation, judge
 from diagnostics.exact.rounding import Rounded, lift, values
 from diagnostics.exact.smooth import SmoothTask
 from diagnostics.testing.assertions import assert_bound, assert_case, assert_identity
+from diagnostics.testing.gradients import first_gradients
+from diagnostics.testing.language import audits, distributions, instructions, language_models
 from diagnostics.testing.numbers import arrays, coefficients, numbers, symmetric, task_vectors, vectors_with_gram
 from diagnostics.testing.search import search
 from diagnostics.testing.tasks import merges, negations, negations_at_expert, smooth_tasks, targets
@@ -30,10 +34,14 @@ from diagnostics.testing.tasks import merges, negations, negations_at_expert, sm
 del _hypothesis
 
 __all__ = [
+    "Audit",
     "Claim",
     "Condition",
     "Counterexample",
+    "Distribution",
     "Evidence",
+    "FirstGradients",
+    "LanguageModel",
     "Merge",
     "Mutant",
     "Relation",
@@ -43,8 +51,13 @@ __all__ = [
     "assert_bound",
     "assert_case",
     "assert_identity",
+    "audits",
     "coefficients",
+    "distributions",
+    "first_gradients",
+    "instructions",
     "judge",
+    "language_models",
     "lift",
     "merges",
     "negations",

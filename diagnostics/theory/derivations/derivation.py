@@ -118,7 +118,7 @@ class Derivation(Result):
             Evidence by description.
         """
         return {
-            mutant.description: _search(mutant.of(self.claim), f"{self.id} mutant", max_examples, seed)
+            mutant.description: _search(mutant.of(self.claim), f"{self.id}, {mutant.description}", max_examples, seed)
             for mutant in self.mutants
         }
 
