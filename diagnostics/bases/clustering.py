@@ -122,7 +122,9 @@ def cluster_similarities(
     if size < 3:
         few = group(matrix, k or size)
         note = "fewer than three vectors have no eigengap: each is a group of its own unless k says otherwise"
-        return Clustering(few, few, gap, math.nan, math.nan, math.nan, Verdict.UNDECIDED, k is not None, (), (note,))
+        groups, split = _split_all(matrix, few, min(opposite, -min(3 * float(sigma.max()), 0.5)))
+        rest = (math.nan, math.nan, math.nan, Verdict.UNDECIDED, k is not None, split, (note,))
+        return Clustering(_ordered(groups), few, gap, *rest)
     proposal = group(matrix, k) if k else _propose(matrix, gap)
     found = separation(matrix, proposal)
     null = _null(matrix, sigma, k, draws, seed)

@@ -45,8 +45,9 @@ def eigengap(similarity: Tensor) -> Eigengap:
 
     For groups that are perfect blocks of equal similarity w, L has k eigenvalues 0 and, for a group of size s, s − 1
     eigenvalues s·w. Groups of unequal size thus open gaps of their own: two groups of 5 and 2 at w = 0.9 have the
-    eigenvalues 0, 0, 1.8, 4.5, 4.5, 4.5, 4.5, and the published rule finds three groups. The two other readings do not
-    (errata in ``docs/explanation/bases.md``).
+    eigenvalues 0, 0, 1.8, 4.5, 4.5, 4.5, 4.5, and the published rule finds three groups. The relative gap counts
+    perfect blocks of any sizes and similarities right, the normalised one those whose similarities are a third or more
+    (errata, 2.12).
 
     Args:
         similarity: M, cosines or their absolute values, [T, T]; the diagonal is read as 1.

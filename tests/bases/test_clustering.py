@@ -188,3 +188,11 @@ def test_groups_come_largest_first():
 def test_two_vectors_are_grouped_as_they_are_told(k):
     found = find(planted((2,), 0.5, 0.5, DIMENSION), k=k)
     assert found.k == k and found.given and found.verdict is Verdict.UNDECIDED
+
+
+def test_two_opposite_vectors_in_one_group_are_taken_apart_as_more_are():
+    """(2.13) holds for two vectors as for three: their mean would be the zero vector."""
+    opposite = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
+    found = cluster_similarities(opposite, k=1)
+    assert found.groups == ((0,), (1,)) and found.split
+    assert cluster_similarities(torch.ones(2, 2), k=1).groups == ((0, 1),)

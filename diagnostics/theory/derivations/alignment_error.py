@@ -91,9 +91,9 @@ def _own_curvature(case: _Losses) -> Any:
     return case.target.remainder(case.origin, case.way)
 
 
-def _five_points(case: _Losses) -> Any:
-    """dℰ/dt along v by central differences, exact for polynomials of degree four."""
-    near, far = case.error(1.0) - case.error(-1.0), case.error(2.0) - case.error(-2.0)
+def _five_points(function: Any) -> Any:
+    """f'(0) by central differences, exact for polynomials of degree four."""
+    near, far = function(1.0) - function(-1.0), function(2.0) - function(-2.0)
     return (8 * near - far) / 12
 
 
@@ -104,7 +104,7 @@ GRADIENT = Derivation(
     kind=Kind.CLAIM,
     claim=Claim(
         statement=r"\nabla\mathcal{E}(\theta_0) = g_* - \sum_i \alpha_i g_i",
-        left=_five_points,
+        left=lambda case: _five_points(case.error),
         right=lambda case: case.slope,
         relation=Relation.EQUAL,
         cases=_cases,
@@ -121,6 +121,25 @@ def _own_slope(case: _Losses) -> Any:
     return case.target.gradient(case.origin) @ case.way
 
 
+@dataclass(frozen=True)
+class _Mixture:
+    """Components as smooth losses, the weights of a target that is a mixture of them, a point θ and a way v."""
+
+    components: tuple[SmoothTask, ...]
+    weights: Any
+    point: Any
+    way: Any
+
+    def target(self, step: float) -> Any:
+        """L_*(θ + step v) with L_* = Σ α'_i L_i."""
+        parts = zip(self.weights, self.components, strict=True)
+        return sum((weight * task.loss(self.point + step * self.way) for weight, task in parts), start=0.0)
+
+    def slope(self, alphas: Any) -> Any:
+        """⟨Σ α_i ∇L_i(θ), v⟩."""
+        return alphas @ np.stack([task.gradient(self.point) for task in self.components]) @ self.way
+
+
 def _mixtures(dimension: int) -> Any:
     from hypothesis import strategies as st
 
@@ -128,33 +147,10 @@ def _mixtures(dimension: int) -> Any:
     from diagnostics.testing.tasks import smooth_tasks
 
     def of(count: int) -> Any:
-        tasks = [smooth_tasks(dimension, stationary=False, curving="constant") for _ in range(count)]
-        parts = st.tuples(st.tuples(*tasks), coefficients(count), arrays(dimension))
-        return parts.map(lambda drawn: _Losses(drawn[0][0], drawn[0], drawn[1], drawn[2]))
+        tasks = st.tuples(*[smooth_tasks(dimension, stationary=False) for _ in range(count)])
+        return st.builds(_Mixture, tasks, coefficients(count), arrays(dimension), arrays(dimension))
 
     return st.integers(1, 3).flatmap(of)
-
-
-def _mixture(case: _Losses) -> SmoothTask:
-    """Σ α'_i L_i as one quadratic about θ0."""
-    origin, first = case.origin, case.components[0]
-    parts = zip(case.alphas, case.components, strict=True)
-    level, slope, hessian = 0.0, 0.0 * origin, 0.0 * first.hessian
-    for alpha, task in parts:
-        level = level + alpha * task.loss(origin)
-        slope = slope + alpha * task.gradient(origin)
-        hessian = hessian + alpha * task.hessian_at(origin)
-    return SmoothTask(origin, hessian, slope, level, 0 * first.normals, 0 * first.cubic, 0 * first.quartic)
-
-
-def _own_gradient(case: _Losses) -> Any:
-    return _mixture(case).gradient(case.way)
-
-
-def _components(case: _Losses) -> Any:
-    """Σ α_i g_i at θ = v."""
-    rows = np.stack([task.gradient(case.way) for task in case.components])
-    return case.alphas @ rows
 
 
 MULTI_TASK = Derivation(
@@ -165,21 +161,15 @@ MULTI_TASK = Derivation(
     claim=Claim(
         statement=r"L_* = \sum_i \alpha'_i L_i,\; \alpha = \alpha' \;\Rightarrow\; \nabla\mathcal{E}(\theta) = 0 "
         r"\text{ for all } \theta",
-        left=_own_gradient,
-        right=_components,
+        left=lambda case: _five_points(case.target),
+        right=lambda case: case.slope(case.weights),
         relation=Relation.EQUAL,
         cases=_mixtures,
     ),
     mutants=(
-        Mutant("half of the weights", right=lambda case: _components(case) / 2),
-        Mutant("the plain sum of the components", right=lambda case: _plain_sum(case)),
+        Mutant("half of the weights", right=lambda case: case.slope(case.weights) / 2),
+        Mutant("the plain sum of the components", right=lambda case: case.slope(0 * case.weights + 1)),
     ),
     code=("diagnostics.gradient_alignment",),
 )
-
-
-def _plain_sum(case: _Losses) -> Any:
-    return np.stack([task.gradient(case.way) for task in case.components]).sum(0)
-
-
 DERIVATIONS = (LOSS_ERROR, GRADIENT, MULTI_TASK)

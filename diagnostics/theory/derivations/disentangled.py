@@ -130,7 +130,6 @@ _UNTOUCHED = Condition(
     "τ_jᵀJ(x) = 0 for every x of the other task",
     lambda case: max(abs(case.moves[1 - t][t]).max() for t in (0, 1)),
 )
-_AGREEING = Condition("agreeing", "ξ = 0 at these coefficients", lambda case: _disagreement(case))
 NTK = Derivation(
     id="4.1-ntk",
     title="In the linear regime outputs are disentangled if and only if no vector moves the other task's outputs.",
@@ -175,29 +174,12 @@ PREDICTIONS = Derivation(
         sizes=(1, 2, 3),
     ),
     mutants=(Mutant("a vector that moves the other task's outputs", without="untouched", cases=_cases),),
-    published=Claim(
-        statement=r"\xi(\lambda_1, \lambda_2) = 0 \;\Rightarrow\; \lambda_j \tau_j^\top J(x) = 0 \text{ for all } x "
-        r"\sim "
-        r"\mu_t,\, t \ne j",
-        left=lambda case: np.max(_products(case)),
-        right=lambda case: 0.0,
-        relation=Relation.EQUAL,
-        cases=_cases,
-        assumptions=(_AGREEING,),
-        sizes=(1, 2, 3),
+    proof=(
+        "Equal outputs have equal predictions. The converse fails for predictions, as ξ measures them: with two "
+        "classes, all logits 0 at θ0 and vectors that add 1 to both logits everywhere, ξ = 0 at all coefficients and "
+        "J(x)τ_j = (1, 1). For outputs the lemma's equivalence holds (4.1-ntk), for distributions that of its centred "
+        "form (4.1-centred)."
     ),
-    correction=(
-        "The lemma states an equivalence, and for outputs it is one (4.1-ntk). Read for predictions, as ξ measures "
-        "them, one half is left: vectors that do not move the other task's outputs leave ξ at zero, but ξ is zero as "
-        "well where they move them without changing the largest, or all by the same amount."
-    ),
-    counterexample=_Linear(np.zeros((2, 1, 2)), np.ones((2, 2, 1, 2)), np.array([1.0, 1.0])),
-    by_hand=(
-        "One input a task, two classes, all logits 0 at θ0, and both vectors add 1 to both logits everywhere. At any "
-        "coefficients both logits are equal, predictions and probabilities are those of θ0 and ξ = 0; yet J(x)τ_j = "
-        "(1, 1)."
-    ),
-    proof="Equal outputs have equal predictions.",
     code=("diagnostics.disentanglement_error",),
 )
 

@@ -13,7 +13,7 @@ from diagnostics.exact.rounding import UNIT, Rounded, values
 from diagnostics.theory.derivations.derivation import Claim, Condition, Derivation, Kind, Mutant
 from diagnostics.theory.merge_error import matched_coefficients, merge_error_rows, step_sizes
 
-__all__ = ["DERIVATIONS"]
+__all__ = ["ALIGNED", "DERIVATIONS"]
 
 _SOURCE = "Lee 2026, equation 4"
 
@@ -151,7 +151,7 @@ def _not_squared(case: FirstGradients) -> Any:
     return _squares(case) - rest + np.sqrt(rest)
 
 
-_SMALL = Condition(
+ALIGNED = Condition(
     "aligned",
     "(1.4) every task vector is a multiple of its gradient",
     lambda case: max(abs(row).max() for row in _remainders(case)),
@@ -192,7 +192,7 @@ PARTS = Derivation(
         right=lambda case: -_explained(case),
         relation=Relation.EQUAL,
         cases=_aligned,
-        assumptions=(_SMALL,),
+        assumptions=(ALIGNED,),
         tolerance=lambda case: _ROUNDING * max(1.0, float(abs(case.vectors).max())),
     ),
     correction=(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import permutations, product
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -53,19 +53,44 @@ def _trace(case: Any) -> Any:
     return shares @ (rows**2).sum(1) - _square(case)
 
 
-def _every_other(case: Any) -> Any:
-    """E‖mean‖² of n draws without replacement from three examples, which are not independent."""
-    rows, shares, count = case
-    examples = np.stack([rows[0], rows[1], shares[0] * rows[0]])
-    means = [sum((examples[i] for i in sample), start=0.0) / count for sample in permutations(range(3), count)]
-    return sum((mean**2).sum() for mean in means) / len(means)
+def _data_sets(size: int) -> Any:
+    """Gradients of all N examples, and n."""
+    from hypothesis import strategies as st
+
+    from diagnostics.testing.numbers import arrays
+
+    def of(count: int) -> Any:
+        return st.tuples(arrays(count, size), st.integers(1, count))
+
+    return st.integers(2, 4).flatmap(of)
 
 
-def _independent_bias(case: Any) -> Any:
-    rows, shares, count = case
-    examples = np.stack([rows[0], rows[1], shares[0] * rows[0]])
-    thirds = 0 * examples[:, 0] + 1 / Rounded(3.0)
-    return _square((examples, thirds, count)) + _trace((examples, thirds, count)) / count
+def _without_replacement(case: Any) -> Any:
+    """E‖mean‖² of n different examples, over every choice of them."""
+    rows, count = case
+    means = [sum((rows[i] for i in chosen), start=0.0) / count for chosen in combinations(range(len(rows)), count)]
+    return sum(((mean**2).sum() for mean in means), start=0.0) / len(means)
+
+
+def _over_all(case: Any) -> Any:
+    """‖mean over the data set‖²."""
+    rows, _ = case
+    return ((rows.sum(0) / len(rows)) ** 2).sum()
+
+
+def _share(case: Any) -> Any:
+    """Tr Cov over the data set, divided by n."""
+    rows, count = case
+    return ((rows - rows.sum(0) / len(rows)) ** 2).sum() / len(rows) / count
+
+
+def _finite(case: Any, below: int = 1) -> Any:
+    size, count = len(case[0]), case[1]
+    return _over_all(case) + _share(case) * ((size - count) / (size - below))
+
+
+def _if_independent(case: Any) -> Any:
+    return _over_all(case) + _share(case)
 
 
 BIAS = Derivation(
@@ -85,26 +110,59 @@ BIAS = Derivation(
     mutants=(
         Mutant("no bias at all", right=_square),
         Mutant("n + 1 for n", right=lambda case: _square(case) + _trace(case) / (case[2] + 1)),
-        Mutant("draws without replacement", left=_every_other, right=_independent_bias),
+        Mutant("draws without replacement", left=_without_replacement, right=_if_independent, cases=_data_sets),
     ),
     proof=(
         "Cross terms of independent draws are ‖E g‖², the n equal ones E‖g‖². Draws without replacement from a data "
-        "set of N are not independent: the bias against the mean over that data set is (N − n)/(N − 1) times as large."
+        "set are not independent, and their bias against the mean over that data set is smaller (1.14-finite)."
     ),
     code=("diagnostics.gradient_alignment",),
 )
 
 
+FINITE = Derivation(
+    id="1.14-finite",
+    title="Against the mean over a data set of N, n examples without replacement have (N − n)/(N − 1) of that bias.",
+    source="survey sampling, for Lee 2026, as measured from data",
+    kind=Kind.SHARPER,
+    claim=Claim(
+        statement=r"\mathbb{E} \Big\Vert \frac1n \sum_a g_a \Big\Vert^2 = \Vert \bar g \Vert^2 + "
+        r"\frac{N - n}{N - 1} \cdot \frac{\mathrm{tr}\,\mathrm{Cov}(g)}{n}, \quad \bar g = \frac1N \sum_{a=1}^N g_a",
+        left=_without_replacement,
+        right=_finite,
+        relation=Relation.EQUAL,
+        cases=_data_sets,
+        sizes=(1, 2),
+    ),
+    mutants=(
+        Mutant("as for independent draws", right=_if_independent),
+        Mutant("N for N − 1", right=lambda case: _finite(case, below=0)),
+        Mutant("no bias at all", right=_over_all),
+    ),
+    proof=(
+        "Two different examples have E⟨g_a, g_b⟩ = (N²‖ḡ‖² − Σ‖g_a‖²)/(N(N − 1)) = ‖ḡ‖² − tr(Cov)/(N − 1), and one "
+        "with itself ‖ḡ‖² + tr(Cov). Of the n² pairs n are of one with itself: the mean over them is ‖ḡ‖² + tr(Cov)/n "
+        "· (1 − (n − 1)/(N − 1)). With n = N nothing is left, so an error measured on all the data has no bias against "
+        "these data, and all of tr(Cov)/N against the distribution that they come from."
+    ),
+    code=("diagnostics.gradient_alignment",),
+)
+# How four draws are dealt into folds.
+_DEALT = {1: (1, 3), 2: (2, 2), 3: (1, 1, 2)}
+
+
 def _folded(case: Any) -> Any:
-    """E of the package's unbiased square, over every sample of four draws in two folds."""
-    rows, shares, _ = values(case)
+    """E of the package's unbiased square, over every sample of four draws in two or three folds."""
+    rows, shares, dealt = values(case)
+    sizes = _DEALT[dealt]
+    weights = torch.tensor(sizes, dtype=torch.float64).reshape(-1, 1) / _FOLDED
     total = 0.0
     for sample in product(range(len(rows)), repeat=_FOLDED):
         drawn = torch.tensor(rows[list(sample)])
-        folds = drawn.reshape(2, 2, -1).mean(1)
-        products = (folds @ folds.T).reshape(2, 1, 2, 1)
+        folds = torch.stack([part.mean(0) for part in drawn.split(sizes)])
+        products = (folds @ folds.T).reshape(len(sizes), 1, len(sizes), 1)
         plugin = drawn.mean(0) @ drawn.mean(0)
-        gram = FoldGram(("g",), products, torch.full((2, 1), 0.5, dtype=torch.float64), plugin.reshape(1, 1))
+        gram = FoldGram(("g",), products, weights, plugin.reshape(1, 1))
         total += float(np.prod(shares[list(sample)])) * float(gram.unbiased)
     # Every square is below the largest norm's, and is made of some tens of operations.
     return Rounded(total, 64 * UNIT * float((rows**2).sum(1).max()))
@@ -131,4 +189,4 @@ FOLDS = Derivation(
     proof="Means over disjoint folds of independent draws are independent, and each has the expectation E g.",
     code=("diagnostics.theory.fold_gram.FoldGram",),
 )
-DERIVATIONS = (BIAS, FOLDS)
+DERIVATIONS = (BIAS, FINITE, FOLDS)
