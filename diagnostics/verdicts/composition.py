@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, Literal
@@ -18,9 +18,10 @@ from diagnostics.inputs.layout import Layout
 from diagnostics.inputs.segments import Bos, Segmenter, Text
 from diagnostics.measures.contexts import ContextGradients, context_gradients
 from diagnostics.measures.folds import SKETCH_SIZE, FoldedGradients
-from diagnostics.results import Cost, Estimate, Result, Status, Verdict, plain
+from diagnostics.results import Assumption, Cost, Estimate, Result, Status, Verdict, plain
 from diagnostics.theory.alignment import alignment_row
 from diagnostics.theory.composition import Atom, alignment_terms, required_atoms
+from diagnostics.theory.derivations.concatenation import GRADIENT as CONCATENATION
 from diagnostics.theory.fold_gram import CONFIDENCE, FoldGram, norm_stderr
 from diagnostics.verdicts.alignment import (
     FOLDS,
@@ -151,6 +152,8 @@ class CompositionAudit(Result):
         folds: Number of disjoint folds of the data.
         notes: What was found about tokens, data and parameters.
         cost: Passes, each over the data of its context.
+        assumptions: What (1.10) assumes, measured; where the instruction is not the concatenation, ``seam`` is what
+            that costs.
     """
 
     components: tuple[str, ...]
@@ -169,6 +172,7 @@ class CompositionAudit(Result):
     folds: int
     notes: tuple[str, ...]
     cost: Cost
+    assumptions: dict[str, Assumption] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as plain types, without the vectors.
@@ -331,6 +335,7 @@ def _audit(
         folds=gram.folds,
         notes=(*notes, *not_unique(small, alphas)),
         cost=measured.cost,
+        assumptions=CONCATENATION.claim.audit(prompts.contexts),
     )
 
 

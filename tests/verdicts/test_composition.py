@@ -109,6 +109,7 @@ def test_exact_distributions_over_a_tiny_vocabulary(family, count, target):
     zero = {name for name, value in expected.items() if np.linalg.norm(value) < 1e-9 * scale}
     none_at_one = {"no_instruction", "interaction_x", "interaction_xy"}
     concatenated_at_one = {"delta_star"} if count == 1 and target is None else set()
+    assert result.assumptions["concatenated"].holds is (target is None)
     expected_zero = (none_at_one if count == 1 else set()) | ({"seam"} if target is None else set())
     assert zero == expected_zero | concatenated_at_one, "the case must exercise every term that is not zero by nature"
 

@@ -10,15 +10,17 @@ from diagnostics.theory.composition import Atom, Contexts, alignment_terms
 __all__ = ["contexts", "specific_interaction", "terms"]
 
 
-def contexts(audit: Audit) -> Contexts:
+def contexts(audit: Audit | Contexts) -> Contexts:
     """Return the instructions of an audit, each component with data of its own.
 
     Args:
-        audit: The audit.
+        audit: A drawn audit; the contexts of a measured one are returned as they are.
 
     Returns:
         The contexts.
     """
+    if isinstance(audit, Contexts):
+        return audit
     count = len(audit.instructions)
     return Contexts((), audit.instructions, audit.joined, audit.target_instruction, tuple(range(1, count + 1)))
 

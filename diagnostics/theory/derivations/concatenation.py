@@ -8,10 +8,10 @@ import numpy as np
 
 from diagnostics.exact.language import Audit
 from diagnostics.exact.relations import Relation
-from diagnostics.theory.derivations.audit_terms import specific_interaction, terms
-from diagnostics.theory.derivations.derivation import Claim, Derivation, Kind, Mutant
+from diagnostics.theory.derivations.audit_terms import contexts, specific_interaction, terms
+from diagnostics.theory.derivations.derivation import Claim, Condition, Derivation, Kind, Mutant
 
-__all__ = ["DERIVATIONS"]
+__all__ = ["DERIVATIONS", "GRADIENT"]
 
 _SOURCE = "Lee 2026, equations 9 and 14 to 16"
 
@@ -260,6 +260,11 @@ def _output_error(audit: Audit) -> Any:
 
 
 _PARTS = ("no_instruction", "interaction_x", "interaction_xy")
+_CONCATENATED = Condition(
+    "concatenated",
+    "(1.10) the target's instruction is the concatenation of the components', token for token",
+    lambda audit: float(contexts(audit).target != contexts(audit).joined),
+)
 GRADIENT = Derivation(
     id="1.10-delta",
     title="δ_* of a concatenated instruction is minus the no-instruction gradient plus the interactions'.",
@@ -273,9 +278,11 @@ GRADIENT = Derivation(
         right=lambda audit: terms(audit, *_PARTS),
         relation=Relation.EQUAL,
         cases=lambda size: _concatenated(2),
+        assumptions=(_CONCATENATED,),
         sizes=(1,),
     ),
     mutants=(
+        Mutant("a paraphrase of the instructions", without="concatenated", cases=lambda size: _paraphrased(2)),
         Mutant("the no-instruction gradient with its other sign", right=lambda a: terms(a, *_PARTS) - 2 * _alone(a)),
         Mutant("without the interaction with (x, y)", right=lambda audit: terms(audit, *_PARTS[:-1])),
     ),
