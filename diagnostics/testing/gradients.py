@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,17 @@ from diagnostics.testing.numbers import arrays, coefficients, numbers
 __all__ = ["first_gradients"]
 
 
+# Steps that float64 can tell from none.
+_STEPS = numbers().filter(lambda x: abs(x) > 0.1)
+
+
+@cache
+def _nonzero(dimension: int) -> st.SearchStrategy[Any]:
+    """Vectors with a direction."""
+    return arrays(dimension).filter(lambda row: (row != 0).any())
+
+
+@cache  # building a strategy costs more than drawing from it
 @st.composite
 def first_gradients(draw: Any, dimension: int, *, aligned: bool = False, count: int | None = None) -> FirstGradients:
     """Draw task vectors and gradients of a target and its components.
@@ -27,9 +39,8 @@ def first_gradients(draw: Any, dimension: int, *, aligned: bool = False, count: 
         A case in which no gradient is zero or orthogonal to its task vector.
     """
     number = (draw(st.integers(1, 3)) if count is None else count) + 1
-    nonzero = arrays(dimension).filter(lambda row: (row != 0).any())
-    gradients = np.stack([draw(nonzero) for _ in range(number)])
-    steps = [draw(numbers().filter(lambda x: abs(x) > 0.1)) for _ in range(number)]
+    gradients = np.stack([draw(_nonzero(dimension)) for _ in range(number)])
+    steps = [draw(_STEPS) for _ in range(number)]
     vectors = np.stack([step * row for step, row in zip(steps, gradients, strict=True)])
     if not aligned:
         vectors = vectors + draw(arrays(number, dimension))

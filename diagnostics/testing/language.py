@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -17,6 +18,7 @@ __all__ = ["audits", "distributions", "instructions", "language_models"]
 _DRAWS = 16
 
 
+@cache  # building a strategy costs more than drawing from it
 @st.composite
 def language_models(draw: Any, length: int, *, vocabulary: int = 2, dimension: int = 1) -> LanguageModel:
     """Draw language models over sequences up to a length.
@@ -44,6 +46,7 @@ def language_models(draw: Any, length: int, *, vocabulary: int = 2, dimension: i
     return LanguageModel(table, draw(arrays(dimension, entries=numbers(-2, 2))))
 
 
+@cache
 def instructions(*, vocabulary: int = 2, longest: int = 1, shortest: int = 1) -> st.SearchStrategy[Tokens]:
     """Draw instructions.
 
@@ -58,6 +61,7 @@ def instructions(*, vocabulary: int = 2, longest: int = 1, shortest: int = 1) ->
     return st.lists(st.integers(0, vocabulary - 1), min_size=shortest, max_size=longest).map(tuple)
 
 
+@cache
 @st.composite
 def distributions(draw: Any, *, vocabulary: int = 2, longest: int = 1, sampled: int | None = None) -> Distribution:
     """Draw data over pairs (x, y), x of one token.
@@ -88,6 +92,7 @@ def distributions(draw: Any, *, vocabulary: int = 2, longest: int = 1, sampled: 
     return Distribution(kept, np.array([seen.count(pair) for pair in kept], dtype=np.float64) / sampled)
 
 
+@cache
 @st.composite
 def audits(draw: Any, count: int, *, joined: bool = False, vocabulary: int = 2) -> Audit:
     """Draw a compositional task with its components, instructions and outputs of one token or two.

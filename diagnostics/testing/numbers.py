@@ -55,6 +55,7 @@ def arrays(*shape: int, entries: st.SearchStrategy[float] | None = None) -> st.S
     return listed.map(lambda xs: np.array(xs, dtype=np.float64).reshape(shape))
 
 
+@cache
 @st.composite
 def symmetric(draw: Any, dimension: int, *, positive: bool = False) -> Any:
     """Draw symmetric matrices: the identity, indefinite ones, singular ones and ties among them.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +17,21 @@ __all__ = ["Curving", "merges", "negations", "negations_at_expert", "smooth_task
 
 # How curvature changes on the way from the anchor.
 Curving = Literal["constant", "shrinking", "any"]
+
+
+@cache  # building a strategy costs more than drawing from it
+@st.composite
+def _losses(draw: Any, dimension: int, curving: Curving, convex: bool, stationary: bool) -> SmoothTask:
+    """Smooth tasks about the origin."""
+    # Flat losses among them: whatever rests on the gradient alone shows there.
+    scale = draw(st.sampled_from([1.0, 1.0, 0.25, 0.0]))
+    hessian = scale * draw(symmetric(dimension, positive=convex or curving == "shrinking"))
+    slope = np.zeros(dimension) if stationary else draw(arrays(dimension, entries=numbers(-2, 2)))
+    ridges = 0 if curving == "constant" else draw(st.integers(0, 2))
+    normals = draw(arrays(ridges, dimension, entries=numbers(-1, 1)))
+    cubic = np.zeros(ridges) if curving != "any" else draw(arrays(ridges, entries=numbers(-2, 2)))
+    quartic = draw(arrays(ridges, entries=numbers(-1, 0) if curving == "shrinking" else numbers(-2, 2)))
+    return SmoothTask(np.zeros(dimension), hessian, slope, draw(numbers(0, 2)), normals, cubic, quartic)
 
 
 @st.composite
@@ -46,18 +63,12 @@ def smooth_tasks(
         >>> task.hessian.tolist(), task.slope.tolist()
         ([[2.0]], [0.0])
     """
-    # Flat losses among them: whatever rests on the gradient alone shows there.
-    scale = draw(st.sampled_from([1.0, 1.0, 0.25, 0.0]))
-    hessian = scale * draw(symmetric(dimension, positive=convex or curving == "shrinking"))
-    slope = np.zeros(dimension) if stationary else draw(arrays(dimension, entries=numbers(-2, 2)))
-    ridges = 0 if curving == "constant" else draw(st.integers(0, 2))
-    normals = draw(arrays(ridges, dimension, entries=numbers(-1, 1)))
-    cubic = np.zeros(ridges) if curving != "any" else draw(arrays(ridges, entries=numbers(-2, 2)))
-    quartic = draw(arrays(ridges, entries=numbers(-1, 0) if curving == "shrinking" else numbers(-2, 2)))
+    task = draw(_losses(dimension, curving, convex, stationary))
     place = draw(arrays(dimension)) if anchor is None else np.asarray(anchor, dtype=np.float64)
-    return SmoothTask(place, hessian, slope, draw(numbers(0, 2)), normals, cubic, quartic)
+    return dataclasses.replace(task, anchor=place)
 
 
+@cache
 @st.composite
 def merges(
     draw: Any,
@@ -90,6 +101,7 @@ def merges(
     return Merge(vectors, draw(coefficients(number, kind)), task, 0)
 
 
+@cache
 @st.composite
 def negations(
     draw: Any,
@@ -138,6 +150,7 @@ def negations_at_expert(dimension: int) -> st.SearchStrategy[Merge]:
     return negations(dimension).map(moved)
 
 
+@cache
 @st.composite
 def targets(
     draw: Any,
