@@ -50,6 +50,7 @@ bench: $(VENV)/.installed
 		$(BIN)/python -m benchmarks.$$part && $(BIN)/python -m benchmarks.$$part --minilm; done
 	$(BIN)/python -m benchmarks.orthoreg.digits
 	$(BIN)/python -m benchmarks.orthoreg.minilm
+	$(BIN)/python -m benchmarks.derivations
 
 bench-quick: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.minilm_bounds --quick
@@ -65,6 +66,7 @@ bench-quick: $(VENV)/.installed
 		$(BIN)/python -m benchmarks.$$part --quick; done
 	$(BIN)/python -m benchmarks.orthoreg.digits --quick
 	$(BIN)/python -m benchmarks.orthoreg.minilm --quick
+	$(BIN)/python -m benchmarks.derivations --quick
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -8,6 +8,7 @@ from benchmarks import (
     audit_costs,
     coefficient_regret,
     demo_seeds,
+    derivations,
     derivative_costs,
     disentanglement,
     language_predictions,
@@ -191,3 +192,9 @@ def test_figures_of_a_predictor_are_those_of_their_definitions():
 def test_stored_merges_of_other_methods_are_shown(capsys):
     prediction_methods.main(["--show"])
     assert "TIES and DARE on MiniLM" in capsys.readouterr().out
+
+
+def test_derivations_dry_run(capsys):
+    derivations.main(["--quick"])
+    printed = capsys.readouterr().out
+    assert "3 not refuted; 1 fail as stated, 1 of these found; 8 of 8 wrong forms refuted" in " ".join(printed.split())
