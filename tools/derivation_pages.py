@@ -107,8 +107,7 @@ def _erratum(item: Derivation) -> str:
     """One claim that fails as stated."""
     assert item.published is not None
     same = item.published.statement == item.claim.statement
-    own = {condition.name for condition in item.published.assumptions}
-    added = [condition.text for condition in item.claim.assumptions if condition.name not in own]
+    added = [condition.text for condition in item.added_assumptions]
     holds = _formula(item.claim.statement) if not same else []
     extra = [f"What it needs besides: {'; '.join(added)}.", ""] if added else []
     lines = [f"## ({item.id}) {item.title}", "", f"{item.source}. As stated:", "", *_formula(item.published.statement)]

@@ -34,7 +34,8 @@ def list_headline(derivations: Sequence[Derivation]) -> Headline:
     claims = [item for item in derivations if item.kind is not Kind.DEFINITION]
     counts = {"claim": len(claims), "definition": len(derivations) - len(claims)}
     said = listing(plural(count, noun) for noun, count in counts.items() if count)
-    failing = f"{len(wrong)} as stated wrong: {listing(item.id for item in wrong)}" if wrong else "all hold as stated"
+    verb = "fails" if len(wrong) == 1 else "fail"
+    failing = f"{len(wrong)} {verb} as stated: {listing(item.id for item in wrong)}" if wrong else "all hold as stated"
     sentence = f"{said}; {failing}."
     return Headline(None, sentence, "Nothing was run. --check runs them; an id shows one in full.")
 
@@ -65,7 +66,7 @@ def derivation_section(item: Derivation) -> Section:
     lines = [f"Source: {item.source}.", f"Statement: {item.statement}"]
     if not item.as_stated:
         lines += [f"It fails as stated. {item.correction}", f"By hand: {item.by_hand}"]
-        lines += [f"What holds instead: {item.claim.statement}"]
+        lines += [f"What holds: {_what_holds(item)}"]
     lines += [f"Proof: {item.proof}"] if item.proof else []
     lines += [f"Computed by {listing(item.code)}."] if item.code else []
     tables = []
@@ -75,6 +76,14 @@ def derivation_section(item: Derivation) -> Section:
     wrong: list[Row] = [[mutant.description] for mutant in item.mutants]
     tables.append(Table.of("Wrong forms that a check must refute", ["wrong form"], wrong))
     return Section(f"({item.id}) {item.title}", tuple(lines), tuple(tables))
+
+
+def _what_holds(item: Derivation) -> str:
+    """The right form, or what the published one needs besides."""
+    assert item.published is not None
+    if item.published.statement != item.claim.statement:
+        return item.claim.statement
+    return f"the same, assuming besides: {listing(condition.text for condition in item.added_assumptions)}."
 
 
 def checks_headline(checks: Sequence[DerivationCheck]) -> Headline:

@@ -273,8 +273,7 @@ def _unlearning(span: Span, aligned: float, contradictory: float) -> Region:
         unknown.append("aligned: only where α is small, how small is unknown, and no λ is stated")
     # Each certain part is empty or reaches to 0 from below, so the smallest is in all of them.
     inner = None if None in certain else max(part for part in certain if part is not None)
-    outer = max(possible, key=lambda part: part[1])
-    return Region("the first task kept, the second unlearned (3.2)", inner, outer, tuple(unknown))
+    return Region("the first task kept, the second unlearned (3.2)", inner, max(possible), tuple(unknown))
 
 
 def _target(gammas: Sequence[float], margin: float, beta: float) -> TargetRegion:
@@ -298,11 +297,11 @@ def _target(gammas: Sequence[float], margin: float, beta: float) -> TargetRegion
 
 def _reach(gammas: np.ndarray, need: float) -> float:
     """Least max|λ_i| that meets both sums: by duality need / min over w in [0, 1] of ‖wγ + (1−w)γ²‖₁."""
-    # The norm is convex and piecewise linear in w: its least value is at an end or where an entry changes sign.
-    negative = gammas[gammas < 0]
-    weights = np.concatenate([[0.0, 1.0], negative / (negative - 1)])
-    least = min(float(np.abs(w * gammas + (1 - w) * gammas**2).sum()) for w in weights)
-    return need / least if least > 1e-12 * max(1.0, float(np.abs(gammas).max())) else math.inf
+    # The norm is convex and piecewise linear in w: its least value is at an end or where an entry changes sign, at
+    # w = g/(g − 1) for a negative entry g. There wγ + (1 − w)γ² = γ(g − γ)/(g − 1), which is exactly 0 for g itself.
+    signs = [float(np.abs(gammas * (g - gammas) / (g - 1)).sum()) for g in gammas[gammas < 0]]
+    least = min(float(np.abs(gammas).sum()), float((gammas**2).sum()), *signs)
+    return need / least if least > 0 else math.inf
 
 
 def _span(alpha: float | tuple[float, float] | Estimate) -> Span:

@@ -125,7 +125,7 @@ class FoldGram:
         """
         row = torch.zeros(len(self.names), dtype=torch.float64)
         for name, value in coefficients.items():
-            row[self.names.index(name)] += value
+            row[self.names.index(name)] = value
         return row
 
     def form(self, matrix: Tensor) -> FormValue:
@@ -211,5 +211,5 @@ def _stderr(pairs: Tensor) -> float:
 
 
 def _root(value: float) -> float:
-    """The root, 0 below zero."""
-    return math.sqrt(max(value, 0.0)) if not math.isnan(value) else math.nan
+    """The root, 0 below zero; NaN stays, as the first of two arguments does."""
+    return math.sqrt(max(value, 0.0))

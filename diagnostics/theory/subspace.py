@@ -44,7 +44,7 @@ def generalised_range(matrix: Tensor, gram: Tensor) -> tuple[float, float]:
     """
     scale, vectors = torch.linalg.eigh(gram)
     keep = scale > _RCOND * scale.max()
-    if not bool(keep.any()) or float(scale.max()) <= 0:
+    if not bool(keep.any()):
         return 0.0, 0.0
     whitened = vectors[:, keep] / scale[keep].sqrt()
     values = torch.linalg.eigvalsh(whitened.T @ matrix @ whitened)

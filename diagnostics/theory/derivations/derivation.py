@@ -79,6 +79,12 @@ class Derivation(Result):
         return self.claim.assumptions
 
     @property
+    def added_assumptions(self) -> tuple[Condition, ...]:
+        """What holds assumes these, and the form of the source does not."""
+        own = {condition.name for condition in (self.published or self.claim).assumptions}
+        return tuple(condition for condition in self.claim.assumptions if condition.name not in own)
+
+    @property
     def as_stated(self) -> bool:
         """Whether the form of the source holds under its own assumptions."""
         return self.published is None

@@ -11,6 +11,7 @@ from diagnostics.exact.merge import Merge
 from diagnostics.exact.relations import Relation
 from diagnostics.exact.smooth import SmoothTask
 from diagnostics.theory.derivations.conditions import (
+    DIFFERENTIABLE,
     LOSS,
     LOWER_SIDE,
     SIMILARITY,
@@ -96,7 +97,7 @@ NEGATION = Derivation(
         Mutant("smoothness from above only", without="lower side", cases=_one_sided),
     ),
     published=dataclasses.replace(
-        _CLAIM, cases=_one_sided, assumptions=(STATIONARY, SMOOTH_ABOVE, UNIT_COEFFICIENT, SIMILARITY)
+        _CLAIM, cases=_one_sided, assumptions=(STATIONARY, DIFFERENTIABLE, SMOOTH_ABOVE, UNIT_COEFFICIENT, SIMILARITY)
     ),
     correction=(
         "The ½ L C that pays for counting from the base needs L_j(θ0) ≥ L_j(θ_j) − ½ L_j C, a bound on the loss from "
