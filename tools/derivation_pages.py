@@ -70,8 +70,8 @@ def pages() -> dict[str, str]:
         parts.append(f"## {section}. {SECTIONS[section]}\n")
         parts += [_entry(item, stored.get(item.id, {})) for item in items]
     wrong = [item for item in known if not item.as_stated]
-    table = ["| claim | source | what fails |", "| --- | --- | --- |"]
-    table += [f"| [({item.id})](#{_anchor(item)}) | {item.source} | {item.title} |" for item in wrong]
+    table = ["| claim | source | what it is about |", "| --- | --- | --- |"]
+    table += [f"| [({item.id})](#{_anchor(item)}) | {item.source} | {_cell(item.title)} |" for item in wrong]
     errata = [_ERRATA, "\n".join(table) + "\n", *(_erratum(item) for item in wrong), *_dropped(known, stored)]
     return {"derivations.md": "\n".join(parts), "errata.md": "\n".join(errata)}
 
@@ -116,10 +116,12 @@ def _erratum(item: Derivation) -> str:
     return "\n".join(lines)
 
 
+# Tables of numbers longer than this say nothing in a table.
+_LONG = 120
 _DROPPED = """## Assumptions that cannot be dropped
 
 What the search finds when one assumption of a claim is left out, everything else as it is: the smallest case of the
-stored run, with what is zero in it left out. Both sides are those of the claim.
+stored run, with what is zero or long in it left out. Both sides are those of the claim.
 """
 
 
@@ -132,9 +134,15 @@ def _dropped(known: list[Derivation], stored: dict[str, Any]) -> list[str]:
                 continue
             found = stored[item.id]["mutants"][mutant.description]["counterexample"]
             sides = f"{number(found['left'])} {item.claim.relation} {number(found['right'])}"
-            case = ", ".join(line for line in found["case"] if re.search(r"= .*[1-9]", line))
-            lines.append(f"| ({item.id}) | {mutant.without}: {mutant.description} | {sides} | {case} |")
+            short = [line for line in found["case"] if re.search(r"= .*[1-9]", line) and len(line) < _LONG]
+            words = _cell(f"{mutant.without}: {mutant.description}")
+            lines.append(f"| ({item.id}) | {words} | {sides} | {_cell(', '.join(short))} |")
     return [_DROPPED, "\n".join(lines) + "\n"]
+
+
+def _cell(text: str) -> str:
+    """Text inside a table, where a bar would end the cell."""
+    return text.replace("|", "\\|")
 
 
 def _formula(statement: str) -> list[str]:

@@ -176,25 +176,16 @@ def _layer(opened: Mapping[str, Checkpoint], alignment: Alignment, name: str, ex
         moves = torch.stack([model - base for model in models])
         gram += moves @ moves.T
         base_square += float(base @ base)
-    return _from_gram(experts, gram, flat[0].numel(), math.sqrt(base_square), {})
+    return _from_gram(experts, gram, flat[0].numel(), math.sqrt(base_square))
 
 
-def _from_gram(
-    experts: tuple[str, ...], gram: Tensor, dimension: int, base_norm: float, layers: dict[str, Geometry]
-) -> Geometry:
+def _from_gram(experts: tuple[str, ...], gram: Tensor, dimension: int, base_norm: float) -> Geometry:
     """Split a Gram matrix over experts and target into its parts."""
     count = len(experts)
     if len(gram) == count:
-        return Geometry(experts, gram, dimension, base_norm, layers=layers)
-    return Geometry(
-        experts,
-        gram[:count, :count],
-        dimension,
-        base_norm,
-        gram[count, :count],
-        math.sqrt(float(gram[count, count])),
-        layers,
-    )
+        return Geometry(experts, gram, dimension, base_norm)
+    inner, square = gram[count, :count], float(gram[count, count])
+    return Geometry(experts, gram[:count, :count], dimension, base_norm, inner, math.sqrt(square))
 
 
 def _total(layers: dict[str, Geometry], experts: tuple[str, ...]) -> Geometry:

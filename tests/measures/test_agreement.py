@@ -62,3 +62,21 @@ def test_tensors_of_any_dimension_are_matrices() -> None:
         (2, 3),
         (2, 12),
     ]
+
+
+@pytest.mark.parametrize("size", [1e4, 1e-4])
+def test_a_matrix_that_is_constant_to_rounding_has_no_cosine(size: float) -> None:
+    """A relative spread of 1e-8 is a millionth of what 1e-12 of the squares allows."""
+    noise = torch.randn(20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    flat = size * (1 + 1e-8 * noise)
+    assert math.isnan(agreement(flat, noise).cosine) and math.isnan(agreement(noise, flat).cosine)
+    assert math.isnan(agreement(noise, torch.zeros(20, 3)).cosine)
+    assert not math.isnan(agreement(noise, size * (1 + 1e-4 * noise)).cosine)
+
+
+@given(st.integers(0, 1000), st.sampled_from([3.0, -0.7]))
+def test_proportional_matrices_have_cosines_of_one_at_most(seed: int, factor: float) -> None:
+    matrix = torch.randn(9, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    found = agreement(matrix, factor * matrix)
+    every = torch.cat([found.row_cosines, found.column_cosines, torch.tensor([found.cosine], dtype=torch.float64)])
+    assert every.abs().max() <= 1 and torch.allclose(every, torch.full_like(every, math.copysign(1, factor)))

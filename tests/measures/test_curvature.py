@@ -173,3 +173,12 @@ def test_product_agrees_with_two_backward_passes_through_layers_of_transformers(
     found = hessian_vector_product(task, {name: value.detach() for name, value in point.items()}, vector)
     for name, value in zip(point, expected, strict=True):
         np.testing.assert_allclose(found[name], value, atol=1e-12, err_msg=name)
+
+
+def test_a_direction_is_taken_in_the_type_of_the_parameters():
+    task = Task("cube", lambda p, b: (p["w"] ** 3).sum(), [torch.zeros(1)])
+    wide = {"w": torch.tensor([0.1, 0.7], dtype=torch.float64)}
+    narrow = {"w": wide["w"].float()}
+    found, expected = (jet(task, {"w": torch.tensor([0.3, 0.9])}, vector) for vector in (wide, narrow))
+    assert (found.slope, found.curvature) == (expected.slope, expected.curvature)
+    assert torch.equal(found.product["w"], expected.product["w"])

@@ -104,3 +104,15 @@ def test_peft_scales_a_rank_stabilised_adapter_again(how: str, tmp_path: Path) -
     found = by_peft(folder, how=how)
     print(f"rank 4: off by {relative(found, expected):.3f}")
     assert relative(found, expected) == pytest.approx(4**0.5 - 1, abs=1e-4)
+
+
+def test_a_common_scale_changes_nothing(tmp_path: Path) -> None:
+    def error(alpha: float) -> float | None:
+        folder = tmp_path / str(alpha)
+        return factor_error(opened(*(save_adapter(folder, seed, lora_alpha=alpha) for seed in (1, 2))))
+
+    assert error(1e-6) == pytest.approx(error(6), rel=1e-9)
+
+
+def test_without_an_update_nothing_is_wrong(tmp_path: Path) -> None:
+    assert factor_error(opened(*(save_adapter(tmp_path, seed, lora_alpha=0) for seed in (1, 2)))) == 0.0

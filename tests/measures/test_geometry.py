@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from diagnostics import InputError, MismatchError, geometry
+from diagnostics.measures import geometry as module
+from tests.measures.test_factors import model, opened, save_adapter, updates
 
 BASE = {"a.weight": torch.linspace(-1, 1, 12).view(3, 4), "b.bias": torch.arange(5.0)}
 
@@ -145,3 +147,120 @@ def test_dictionary_is_ready_for_json():
     found = geometry(BASE, {"a": plus(random_move(0)), "zero": plus(random_move(0), 0)}, target=plus(random_move(1)))
     text = json.dumps(found.to_dict(), allow_nan=False)
     assert '"epsilon"' in text and "NaN" not in text
+
+
+@given(seed=st.integers(0, 1000), scale=st.sampled_from([0.1, 1.0]))
+def test_layerwise_floor_is_that_of_its_definition(seed, scale):
+    """sqrt(2/π Σ_l ‖a_l‖²‖b_l‖²/d_l) / ‖a‖‖b‖, the standard deviation of a sum over tensors drawn by themselves."""
+    moves = {name: random_move(seed + i) for i, name in enumerate("ab")}
+    found = geometry(BASE, {name: plus(move, scale) for name, move in moves.items()}).null_cosine_layerwise
+    for i, first in enumerate(moves.values()):
+        for j, second in enumerate(moves.values()):
+            parts = [float(first[k].square().sum() * second[k].square().sum()) / first[k].numel() for k in BASE]
+            sizes = [sum(float(value.square().sum()) for value in move.values()) for move in (first, second)]
+            expected = math.sqrt(2 / math.pi * sum(parts) / (sizes[0] * sizes[1]))
+            assert float(found[i, j]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_vectors_without_a_direction_are_named():
+    found = geometry(BASE, {"same": plus(random_move(0), 0), "moved": plus(random_move(1)), "too": dict(BASE)})
+    assert found.notes == ("identical to the base, so without a direction: same, too",)
+    floor = found.null_cosine_layerwise
+    assert floor[0].isnan().all() and floor[:, 2].isnan().all() and not floor[1, 1].isnan()
+    assert geometry(BASE, {"moved": plus(random_move(1))}).notes == ()
+
+
+def test_beta_of_short_and_of_zero_vectors():
+    """β = max ⟨τ_tar, τ_i⟩ / C: any common length cancels, and zero vectors have none."""
+    experts = {name: plus(random_move(i), 1e-2) for i, name in enumerate("ab")}
+    target = plus(random_move(2), 1e-2)
+    long = geometry(BASE, {name: plus(random_move(i)) for i, name in enumerate("ab")}, target=plus(random_move(2)))
+    assert geometry(BASE, experts, target=target).beta == pytest.approx(long.beta, rel=1e-4)
+    assert math.isnan(geometry(BASE, {"a": dict(BASE)}, target=dict(BASE)).beta)
+
+
+def test_a_geometry_prints_its_norms_and_notes():
+    base = {"w": torch.tensor([3.0, 4.0])}
+    found = geometry(base, {"a": {"w": torch.tensor([3.0, 3.0])}, "b": base})
+    assert str(found) == (
+        "2 task vectors in 2 dimensions: C = 1, epsilon = 0 (random vectors: 0.64)\n"
+        "  a: norm 1 (20.00% of the base)\n"
+        "  b: norm 0 (0.00% of the base)\n"
+        "identical to the base, so without a direction: b"
+    )
+
+
+def test_a_stored_geometry_has_what_follows_from_it():
+    found = geometry(
+        {"w": torch.zeros(2)}, {"a": {"w": torch.tensor([3.0, 0.0])}, "b": {"w": torch.tensor([3.0, 4.0])}}
+    )
+    stored = found.to_dict()
+    assert stored["norms"] == [3.0, 5.0] and stored["C"] == 25.0 and stored["epsilon"] == pytest.approx(0.6)
+    assert stored["cosine"] == [[1.0, pytest.approx(0.6)], [pytest.approx(0.6), 1.0]]
+    assert stored["beta"] is None and stored["notes"] == [] and stored["null_cosine"] == pytest.approx(2 / math.pi)
+    assert stored["null_cosine_layerwise"][0][1] == pytest.approx(math.sqrt(2 / math.pi / 2))
+
+
+@given(seed=st.integers(0, 1000))
+def test_proportional_vectors_have_a_cosine_of_one_and_no_more(seed):
+    move = random_move(seed)
+    base = {key: torch.zeros_like(value) for key, value in BASE.items()}
+    experts = {str(scale): {key: scale * value.double() for key, value in move.items()} for scale in (1, 3, -0.7)}
+    found = geometry(base, experts)
+    expected = torch.tensor([[1.0, 1, -1], [1, 1, -1], [-1, -1, 1]], dtype=torch.float64)
+    assert found.cosine.abs().max() <= 1 and found.epsilon <= 1 and found.cosine.allclose(expected)
+
+
+def test_one_short_vector():
+    found = geometry({"w": torch.zeros(2)}, {"a": {"w": torch.tensor([0.3, 0.4])}})
+    assert pytest.approx(0.25) == found.C and found.epsilon == 0.0 and found.beta is None
+    assert found.base_norm == 0.0
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 40])
+def test_chunks_add_up_to_the_whole(chunk, monkeypatch):
+    experts, target = {name: plus(random_move(i)) for i, name in enumerate("ab")}, plus(random_move(2))
+    whole = geometry(BASE, experts, target=target)
+    monkeypatch.setattr(module, "_CHUNK", chunk)
+    found = geometry(BASE, experts, target=target)
+    assert found.gram.allclose(whole.gram) and found.target_inner.allclose(whole.target_inner)
+    expected = math.sqrt(sum(float(value.square().sum()) for value in BASE.values()))
+    assert found.base_norm == pytest.approx(expected) and found.target_norm == pytest.approx(whole.target_norm)
+    assert found.dimension == 17 and [layer.dimension for layer in found.layers.values()] == [12, 5]
+
+
+def test_without_a_target_there_is_no_norm_of_one():
+    found = geometry(BASE, {"a": plus(random_move(0))})
+    assert found.target_norm is None and found.target_inner is None
+
+
+def test_names_of_the_models_are_those_given(tmp_path):
+    with pytest.raises(InputError, match="target"):
+        geometry(BASE, {"target": plus(random_move(0))})
+    with pytest.raises(MismatchError) as caught:
+        geometry(BASE, {"mine": {"a.weight": BASE["a.weight"]}})
+    assert "base" in str(caught.value) and "mine" in str(caught.value)
+
+
+def test_a_tied_tensor_counts_once_under_whichever_name_it_is_stored():
+    tensor = torch.tensor([3.0, 4.0])
+    found = geometry({"embed": tensor, "head": tensor}, {"a": {"head": 2 * tensor}, "b": {"embed": 3 * tensor}})
+    assert found.gram.tolist() == [[25.0, 50.0], [50.0, 100.0]] and found.base_norm == 5.0
+
+
+def test_private_tensors_are_left_out():
+    found = geometry(BASE, {"a": plus(random_move(0))}, private=["b.*"])
+    assert found.dimension == 12 and list(found.layers) == ["a.weight"]
+
+
+def test_a_mismatch_names_base_and_expert():
+    with pytest.raises(MismatchError, match="tensors of base 'base' in every expert"):
+        geometry(BASE, {"mine": {"a.weight": BASE["a.weight"]}})
+
+
+def test_an_adapter_moves_the_base_by_its_update(tmp_path):
+    base = {name: value.detach() for name, value in model().named_parameters()}
+    folder = save_adapter(tmp_path, 1)
+    update = updates(opened(folder))
+    found = geometry(base, {"a": folder})
+    assert float(found.gram) == pytest.approx(sum(float(each.double().square().sum()) for each in update.values()))

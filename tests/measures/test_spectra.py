@@ -136,3 +136,62 @@ def test_not_finite_curvature_is_undefined():
 def test_bad_settings_are_refused(options):
     with pytest.raises(InputError, match=str(next(iter(options)))):
         measure(torch.eye(2, dtype=torch.float64), **options)
+
+
+def test_a_norm_is_what_the_method_found_and_prints_it():
+    """All fields are those of the iteration on the same noise; nothing is lost or mixed up on the way."""
+    matrix = rotated(SPECTRA["outlier"])
+    count = len(matrix)
+    task = Task("q", lambda p, b: 0.5 * p["w"] @ matrix @ p["w"], [torch.zeros(1)])
+    noise = torch.randn(count, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    start, point = torch.ones(count, dtype=torch.float64), {"w": torch.zeros(count, dtype=torch.float64)}
+    for method, function in (("lanczos", lanczos), ("power", lanczos_module.power_iteration)):
+        options = {"rtol": 0.03, "max_products": 3, "confidence": 0.9}
+        expected = function(lambda v: matrix @ v, noise, start=start, **options)
+        found = spectral_norm(task, point, method=method, seed=5, start={"w": start}, **options)
+        assert found.value == pytest.approx(abs(expected.eigenvalue)) and found.eigenvalue == pytest.approx(
+            expected.eigenvalue
+        )
+        for name in ("lower", "upper", "residual", "products"):
+            assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-6), name
+        assert (found.status, found.method, found.confidence) == (expected.status, method, 0.9)
+        assert found.asymmetry == pytest.approx(expected.asymmetry, abs=1e-9)
+        assert str(found) == (
+            f"‖H‖₂ = {found.value:.4g} in [{found.lower:.4g}, {found.upper:.4g}] at 90.0%, "
+            f"residual {found.residual:.2g}, 3 products, {found.status}"
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "qr"}, "method must be one of ['lanczos', 'power'], found 'qr'"),
+        ({"rtol": 0.0}, "found rtol=0.0, max_products=100, confidence=0.999"),
+        ({"max_products": 0}, "found rtol=0.01, max_products=0, confidence=0.999"),
+        ({"confidence": 0.0}, "found rtol=0.01, max_products=100, confidence=0.0"),
+        (
+            {"confidence": 1.0},
+            "rtol and max_products must be positive and confidence between 0 and 1; found rtol=0.01, ",
+        ),
+    ],
+)
+def test_settings_out_of_range_are_refused(options, message):
+    task = Task("q", lambda p, b: (p["w"] ** 2).sum(), [torch.zeros(1)])
+    with pytest.raises(InputError) as caught:
+        spectral_norm(task, {"w": torch.zeros(2)}, **options)
+    assert message in str(caught.value)
+    assert spectral_norm(task, {"w": torch.zeros(2)}, max_products=1, confidence=0.5, rtol=1e-9).products == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_settings_reach_the_iteration(method):
+    matrix = rotated(torch.linspace(1, 3, 40))
+    task = Task("q", lambda p, b: 0.5 * p["w"] @ matrix.to(p["w"]) @ p["w"], [torch.zeros(1)])
+    point = {"w": torch.zeros(40)}
+    loose, tight = (spectral_norm(task, point, method=method, rtol=rtol, max_products=300) for rtol in (0.3, 1e-3))
+    assert loose.products < tight.products
+    assert spectral_norm(task, point, method=method) == spectral_norm(task, point, method=method, seed=0)
+    start = {"w": torch.linspace(-1, 1, 40, dtype=torch.float64)}
+    narrow = {"w": start["w"].float()}
+    found, expected = (spectral_norm(task, point, method=method, start=each) for each in (start, narrow))
+    assert found == expected, "a direction is taken in the type of the parameters"

@@ -133,6 +133,12 @@ def test_irrelevant_tasks_are_never_both_kept_and_unlearned(alpha, lam):
         ((-0.3, 0.3), Regime.IRRELEVANT),
         ((-0.9, -0.4), Regime.CONTRADICTORY),
         ((-0.9, 0.9), Regime.UNDECIDED),
+        ((-0.9, 0.2), Regime.UNDECIDED),
+        # At a threshold a task counts as irrelevant.
+        ((0.37, 0.37), Regime.IRRELEVANT),
+        ((0.37, 0.9), Regime.UNDECIDED),
+        ((-0.37, -0.37), Regime.IRRELEVANT),
+        ((-0.9, -0.37), Regime.UNDECIDED),
     ],
 )
 def test_the_regime_is_read_off_the_whole_interval(span, regime):
@@ -174,10 +180,32 @@ def test_out_of_distribution_known_answers():
     single = coefficient_region(gammas=[0.5], margin=0.1, beta=0.02).out_of_distribution
     assert single.common == (pytest.approx(1.1 / 0.25), pytest.approx(5.0))
     assert coefficient_region(gammas=[0.5], margin=0.1, beta=0.03).out_of_distribution.common is None
+    assert coefficient_region(gammas=[1.0], margin=1.0, beta=0.5).out_of_distribution.common == (2.0, 2.0)
+
+
+@pytest.mark.parametrize("gamma", [-0.5, -3.7, -1234.5, -765432.1])
+def test_one_negative_gamma_is_out_of_reach_whatever_its_size(gamma):
+    assert math.isinf(coefficient_region(gammas=[gamma]).out_of_distribution.reach)
+
+
+def test_ends_are_inside():
+    assert coefficient_region(0.0).multi_task.judge(1.0) is Verdict.SUPPORTED
+    assert coefficient_region(0.0).unlearning.judge(0.0) is Verdict.SUPPORTED
+    assert coefficient_region(-1.0).regime is Regime.CONTRADICTORY and coefficient_region(1.0).regime is Regime.ALIGNED
+    extremes = coefficient_region((-1.0, 1.0), aligned=1.0, contradictory=-1.0)
+    assert extremes.regime is Regime.IRRELEVANT, "thresholds that no α can cross"
+
+
+def test_a_regime_has_the_notes_of_its_own_statement_alone():
+    assert [note.split(":")[0] for note in coefficient_region(0.5).unlearning.unknown] == ["aligned"]
+    assert [note.split(":")[0] for note in coefficient_region(0.0).unlearning.unknown] == ["irrelevant"]
+    assert [note.split(":")[0] for note in coefficient_region(-0.5).unlearning.unknown] == ["contradictory"]
+    assert coefficient_region(-0.5).multi_task.unknown == ()
 
 
 BAD = {
-    "nothing": ({}, "expected alpha or gammas; found neither"),
+    "nothing": ({}, "coefficient_region: expected alpha or gammas; found neither. Give one of them."),
+    "low alpha": ({"alpha": -1.5}, "found [-1.5, -1.5]"),
     "alpha": ({"alpha": 1.5}, "alpha: expected a number or an ordered interval in"),
     "nan": ({"alpha": math.nan}, "alpha: expected a number"),
     "order": ({"alpha": (0.5, 0.1)}, "alpha: expected a number or an ordered interval"),
@@ -187,7 +215,13 @@ BAD = {
     ),
     "beta": ({"alpha": 0.5, "beta": -0.1}, "beta: expected a finite number from 0 on; found -0.1"),
     "margin": ({"gammas": [1.0], "margin": math.inf}, "margin: expected a finite number"),
-    "thresholds": ({"alpha": 0.5, "aligned": -0.1}, "aligned and contradictory: expected thresholds"),
+    "thresholds": (
+        {"alpha": 0.5, "aligned": -0.1},
+        "aligned and contradictory: expected thresholds with -1 <= contradictory <= 0 <= aligned <= 1; "
+        "found -0.1 and 0.0.",
+    ),
+    "far up": ({"alpha": 0.5, "aligned": 1.5}, "found 1.5 and 0.0"),
+    "far down": ({"alpha": 0.5, "contradictory": -1.5}, "found 0.0 and -1.5"),
     "no gammas": ({"gammas": []}, "gammas: expected at least one finite number"),
     "gammas": ({"gammas": [math.nan]}, "gammas: expected at least one finite number"),
 }
@@ -199,6 +233,12 @@ def test_bad_numbers_are_refused(name):
     with pytest.raises(InputError) as caught:
         coefficient_region(**options)
     assert message in str(caught.value)
+
+
+def test_without_anything_to_go_by_there_is_no_region():
+    with pytest.raises(InputError) as caught:
+        coefficient_region()
+    assert str(caught.value) == BAD["nothing"][1]
 
 
 def test_coefficients_must_match_the_gammas():
@@ -215,3 +255,43 @@ def test_an_estimate_is_read_by_its_interval_and_everything_prints():
     stored = region.to_dict()
     assert stored["multi_task"]["certain"] == [0.8, "inf"] and stored["regime"] == "aligned"
     assert isinstance(region.multi_task, Region) and region.multi_task.assumptions
+
+
+ACROSS = """\
+undecided: α in [-0.2, 0.4]
+both tasks succeed (3.1): no λ; undecided λ in [0.62, inf)
+  lower end: true from λ = 0.6 + β for an unknown small β ≥ 0; read at β = 0.02
+  no upper end is stated
+the first task kept, the second unlearned (3.2): no λ; undecided any λ
+  contradictory: from −Θ(α⁻²) to −poly(ηδ*)/α, a negative and a positive number, both unknown
+  irrelevant: no lower end is stated
+  aligned: only where α is small, how small is unknown, and no λ is stated
+out of distribution (3.3): one λ for all λ in [4.4, 5]; some |λ_i| must reach 4.4
+  c > 0 and β > 0 are unknown; read at c = 0.1 and β = 0.02
+  γ is taken as exact"""
+CONTRADICTORY = """\
+contradictory: α in [-0.5, -0.5]
+both tasks succeed (3.1): no λ
+the first task kept, the second unlearned (3.2): λ = 0; undecided λ in (-inf, 0] and λ in [0, inf)
+  contradictory: from −Θ(α⁻²) to −poly(ηδ*)/α, a negative and a positive number, both unknown"""
+OPPOSED = """\
+out of distribution (3.3): one λ for all no λ; no λ meets both sums
+  c > 0 and β > 0 are unknown; read at c = 0 and β = 0
+  γ is taken as exact"""
+
+
+def test_the_text_says_which_coefficients_are_allowed_and_what_is_unknown():
+    across = coefficient_region((-0.2, 0.4), gammas=[0.5], margin=0.1, beta=0.02, aligned=0.3)
+    assert str(across) == ACROSS
+    assert str(coefficient_region(-0.5)) == CONTRADICTORY
+    assert str(coefficient_region(gammas=[-0.5])) == OPPOSED
+    assert "unlearned (3.2): λ in (-inf, 0]" in str(coefficient_region(0.0))
+    assert "both tasks succeed (3.1): λ in [0.5, inf)" in str(coefficient_region(0.5))
+
+
+def test_assumptions_are_those_of_the_theory():
+    network, orthogonal = coefficient_region(0.5, gammas=[1.0]).out_of_distribution.assumptions
+    region = coefficient_region(0.5)
+    assert region.multi_task.assumptions == region.unlearning.assumptions
+    assert network == region.multi_task.assumptions[0] and network.startswith("a one-layer one-head transformer")
+    assert orthogonal == "the target's pattern is Σ γ_iμ_i + κμ⊥ with patterns μ_i that are orthogonal"

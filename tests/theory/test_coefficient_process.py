@@ -1,5 +1,7 @@
 """CoefficientProcess against its definition: finite differences of the kernel, dense kriging, and known functions."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from diagnostics.theory.coefficient_process import (
     SHAPE,
     CoefficientProcess,
     _covariance,
+    coordinates,
     fit_process,
 )
 
@@ -203,3 +206,115 @@ def test_length_follows_how_soon_a_function_bends():
         lengths.append(fit_process(points, directions, gram, 1, block, np.outer(y, y)).length)
     assert lengths[0] < lengths[1]
     assert fit_process(points, directions, gram, 1, np.zeros(len(points), bool), np.outer(y, y)).length == LENGTH
+
+
+def gram_of(seed, experts, scale=1.0):
+    """Inner products of random vectors."""
+    vectors = np.random.default_rng(seed).normal(size=(experts, experts + 2))
+    return scale * vectors @ vectors.T
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 10**6), experts=st.integers(1, 4), scale=st.sampled_from([1e-6, 1.0, 1e6]))
+def test_coordinates_have_the_inner_products_of_the_task_vectors(seed, experts, scale):
+    gram = gram_of(seed, experts, scale)
+    found = coordinates(gram)
+    assert found @ found.T == pytest.approx(gram / np.diagonal(gram).mean(), abs=1e-12)
+
+
+def test_coordinates_leave_out_directions_that_are_rounding():
+    """Shares of the longest direction of 5e-11 and 5e-10, on either side of 1e-10."""
+    assert np.linalg.matrix_rank(coordinates(np.diag([4.0, 2e-10, 2e-10, 2e-10])), tol=1e-30) == 1
+    assert np.linalg.matrix_rank(coordinates(np.diag([4.0, 2e-9, 2e-9, 2e-9])), tol=1e-30) == 4
+
+
+def test_vectors_of_no_length_lie_at_the_base():
+    found = coordinates(np.zeros((2, 2), int))
+    assert found.shape == (2, 2) and found.dtype == float and not found.any()
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 10**6), degree=st.sampled_from([1, 2]), experts=st.integers(2, 3))
+def test_only_distances_between_merges_count(seed, degree, experts):
+    """Any root of the Gram matrix gives coordinates in which the experts may be taken for orthonormal ones."""
+    points, directions, rng = observed(seed, experts)
+    directions = directions * rng.uniform(0.5, 2, size=(len(directions), 1))
+    gram = gram_of(seed, experts)
+    root, where = np.linalg.cholesky(gram / np.diagonal(gram).mean()), rng.uniform(0, 1.5, size=experts)
+    found = CoefficientProcess(points, directions, gram, degree=degree).at(where)
+    expected = CoefficientProcess(points @ root, directions @ root, degree=degree).at(where @ root)
+    assert found.weights == pytest.approx(expected.weights, abs=1e-5)
+    assert found.variance == pytest.approx(expected.variance, abs=1e-7)
+
+
+def test_equal_merges_have_equal_outputs_whichever_experts_they_are_made_of():
+    points, directions, _ = observed(0)
+    process = CoefficientProcess(points, directions, np.ones((2, 2)))
+    found = process.weights([[1.2, 0.0], [0.0, 1.2], [0.5, 0.7]])
+    assert found[1:] == pytest.approx(np.array([found[0], found[0]]), abs=1e-7)
+
+
+def test_a_slope_towards_a_vector_of_no_length_says_nothing():
+    points, directions, _ = observed(0)
+    gram, dead = np.diag([1.0, 0.0]), ~directions[:, 0].astype(bool) & directions[:, 1].astype(bool)
+    process = CoefficientProcess(points, directions, gram)
+    without = CoefficientProcess(points[~dead], directions[~dead], gram)
+    found, expected = process.at([1.2, 0.4]), without.at([1.2, 0.4])
+    assert dead.any() and found.weights[dead] == pytest.approx(0, abs=1e-12)
+    assert found.weights[~dead] == pytest.approx(expected.weights, abs=1e-7)
+    assert found.variance == pytest.approx(expected.variance, rel=1e-4)
+    assert process.energy()[np.ix_(~dead, ~dead)] == pytest.approx(without.energy(), rel=1e-6)
+
+
+@pytest.mark.parametrize("count", [3, 4, 6])
+def test_the_variance_is_estimated_without_bias(count):
+    """E yᵀQy = tr(QΣ) = 1 for observations with covariance Σ, less the degrees of freedom that a line takes."""
+    points = np.linspace(0, 2, count)[:, None]
+    sigma = np.array([[kernel(u, v) for v in points] for u in points]) + 1e-8 * np.eye(count)
+    assert np.trace(CoefficientProcess(points, 0 * points).energy() @ sigma) == pytest.approx(1, rel=1e-4)
+
+
+def test_observations_that_a_trend_goes_through_leave_no_variance():
+    points = np.array([[0.0], [1.0]])
+    assert CoefficientProcess(points, 0 * points).energy() == pytest.approx(np.zeros((2, 2)), abs=1e-6)
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 10**6), experts=st.integers(1, 3))
+def test_covariances_of_many_observations_are_those_of_pairs(seed, experts):
+    rng = np.random.default_rng(seed)
+    (u, a), (v, b) = rng.normal(size=(2, 3, experts)), rng.normal(size=(2, 4, experts))
+    a[0], b[1] = 0, 0
+    expected = [[_covariance(x[None], c[None], y[None], d[None], 1.3)[0, 0] for y, d in zip(v, b, strict=True)]
+                for x, c in zip(u, a, strict=True)]  # fmt: skip
+    assert _covariance(u, a, v, b, 1.3) == pytest.approx(np.array(expected), abs=1e-12)
+
+
+def test_rounding_of_the_trend_is_put_right():
+    """Weights reproduce a polynomial of the trend far beyond what the ill-conditioned system leaves of it."""
+    errors = []
+    for seed, degree in itertools.product(range(40), (1, 2)):
+        points, directions, rng = observed(seed)
+        slope, bend = rng.normal(size=2), rng.normal(size=(2, 2)) * (degree == 2)
+        where = rng.uniform(-1, 2, size=2)
+        y = observe(
+            lambda p, g=slope, h=bend: 1 + g @ p + p @ h @ p,
+            lambda p, g=slope, h=bend: g + (h + h.T) @ p,
+            points,
+            directions,
+        )
+        found = CoefficientProcess(points, directions, degree=degree).at(where).weights @ y
+        errors.append(abs(found - (1 + slope @ where + where @ bend @ where)))
+    assert max(errors) < 1e-13
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+@pytest.mark.parametrize("degree", [1, 2])
+def test_the_process_fitted_is_one_of_all_observations(held_out, degree):
+    points, directions, rng = observed(4)
+    y, gram = rng.normal(size=len(points)), np.array([[2.0, 0.7], [0.7, 1.0]])
+    block = (points[:, 0] > 0) & directions.any(1) & held_out
+    found = fit_process(points, directions, gram, degree, block, np.outer(y, y))
+    expected = CoefficientProcess(points, directions, gram, degree=degree, length=found.length)
+    assert found.at([0.8, 1.1]).weights == pytest.approx(expected.at([0.8, 1.1]).weights, abs=1e-9)
+    assert (found.length == LENGTH) or held_out

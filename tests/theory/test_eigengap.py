@@ -103,3 +103,43 @@ def test_the_input_is_left_as_it_was():
     matrix = blocks((2, 2)).fill_diagonal_(0.5)
     eigengap(matrix)
     assert matrix.diagonal().tolist() == [0.5] * 4
+
+
+def largest_ratio(matrix):
+    """The i of the largest 1 - λ^(i)/λ^(i+1), i from 2 on, with eigenvalues of rounding counted as zero."""
+    size = np.abs(matrix)
+    values = np.sort(np.linalg.eigvals(np.diag(size.sum(1)) - size).real)
+    values = np.where(values > 1e-9 * values[-1], values, 0.0)
+    gaps = {i: 1 - values[i - 1] / values[i] if values[i] > 0 else 0.0 for i in range(2, len(values))}
+    return max(gaps, key=lambda i: (round(gaps[i], 10), -i))
+
+
+def normalised_gap(matrix):
+    """The same of I - D^(-1/2) |M| D^(-1/2), the diagonal of 1 included."""
+    size = np.abs(matrix)
+    degree = size.sum(1)
+    values = np.sort(np.linalg.eigvals(np.eye(len(size)) - size / np.sqrt(np.outer(degree, degree))).real)
+    gaps = {i: values[i] - values[i - 1] for i in range(2, len(values))}
+    return max(gaps, key=lambda i: (round(gaps[i], 10), -i))
+
+
+@given(seed=st.integers(0, 10_000), count=st.integers(3, 9), scale=st.sampled_from([1.0, 1e-5]))
+def test_the_other_two_readings_are_those_of_their_definitions(seed, count, scale):
+    matrix = random_similarities(seed, count) * scale
+    np.fill_diagonal(matrix, 1.0)
+    found = eigengap(torch.tensor(matrix))
+    assert found.relative == largest_ratio(matrix)
+    assert scale < 1 or found.normalised == normalised_gap(matrix)
+
+
+@given(seed=st.integers(0, 10_000), count=st.integers(3, 9))
+def test_small_similarities_have_the_gaps_of_large_ones(seed, count):
+    """The Laplacian of cM is c times that of M, and the published rule only compares its gaps."""
+    matrix = torch.tensor(random_similarities(seed, count))
+    first, second = eigengap(matrix), eigengap(1e-6 * matrix)
+    assert (first.stated, first.relative) == (second.stated, second.relative)
+
+
+def test_of_equal_gaps_the_first_counts():
+    found = eigengap(torch.eye(5))
+    assert (found.stated, found.relative, found.normalised) == (2, 2, 2), "vectors that are all unlike have no gap"

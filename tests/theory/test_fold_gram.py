@@ -90,7 +90,22 @@ def test_a_ratio_has_the_error_of_the_difference_at_its_value(sample):
 def test_a_ratio_over_nothing_is_undefined():
     gram = fold_gram([[[1.0]], [[-1.0]], [[1.0]], [[-1.0]]])
     assert gram.square(gram.row({0: 1.0})).value < 0
-    assert math.isnan(gram.ratio(torch.ones(1, 1), torch.ones(1, 1)).value)
+    for below in (torch.ones(1, 1), torch.zeros(1, 1)):
+        found = gram.ratio(torch.ones(1, 1), below.double())
+        assert math.isnan(found.value) and math.isnan(found.stderr) and found.folds == 4
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
+def test_a_ratio_has_no_unit(unit):
+    vectors = np.random.default_rng(0).normal(size=(5, 2, 3)) + 5
+    above, below = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).double(), torch.eye(2).double()
+    found, expected = (fold_gram(scale * vectors).ratio(above, below) for scale in (unit, 1.0))
+    assert (found.value, found.stderr) == pytest.approx((expected.value, expected.stderr)) and found.folds == 5
+
+
+def test_why_nothing_can_be_divided_by_a_form():
+    assert FormValue(1.0, math.nan, 3).doubt("‖g‖", "no angle") == "no standard error with 3 folds: it takes four"
+    assert FormValue(1.0, 2.0, 5).doubt("‖g‖", "no angle") == "‖g‖ cannot be told from zero: no angle"
 
 
 # Populations of joint draws of two gradients in the plane; a data set is one draw a fold.
@@ -146,6 +161,8 @@ def test_few_folds_have_no_standard_error(folds):
     value = gram.square(gram.row({0: 1.0}))
     assert math.isnan(value.stderr) and math.isnan(value.margin)
     assert value.norm().status is Status.UNDEFINED
+    assert math.isnan(value.norm().lower) and math.isnan(value.norm().upper) and value.norm().confidence == 0.9
+    assert value.norm().evidence == "" and value.norm("why").evidence == "why"
     assert math.isnan(value.value) == (folds == 1), "a single fold has no unbiased product"
 
 
@@ -156,6 +173,34 @@ def test_the_norm_has_an_interval_that_reaches_up_further_than_its_square():
     assert (norm.value, norm.lower) == pytest.approx((3, math.sqrt(9 - value.margin)))
     assert norm.upper**2 == pytest.approx(9 * math.exp(value.margin / 9)) and norm.upper**2 > 9 + value.margin
     assert norm.evidence == "why" and norm.confidence == 0.9
+
+
+def test_the_upper_end_of_a_short_norm_is_logarithmic_too():
+    value = FormValue(0.5, 0.05, 8)
+    assert value.norm().upper ** 2 == pytest.approx(0.5 * math.exp(value.margin / 0.5))
+
+
+def test_coefficients_are_kept_in_double_precision():
+    row = fold_gram([[[1.0], [2.0]], [[1.0], [2.0]]]).row({1: 0.1})
+    assert row.dtype == torch.float64 and row.tolist() == [0.0, 0.1]
+
+
+@pytest.mark.parametrize("folds", [1, 2])
+def test_student_has_at_least_one_degree_of_freedom(folds):
+    """With one it is Cauchy's distribution, whose quantiles are tan(π(p − ½))."""
+    assert FormValue(0.0, 1.0, folds).margin == pytest.approx(math.tan(math.pi * 0.45))
+
+
+@pytest.mark.parametrize("square", [-0.5, -2.0])
+def test_below_zero_the_upper_end_is_that_of_the_square_itself(square):
+    value = FormValue(square, 1.0, 8)
+    assert value.norm().value == 0.0 == value.norm().lower
+    assert value.norm().upper ** 2 == pytest.approx(max(square + value.margin, 0))
+
+
+def test_an_undefined_square_has_an_undefined_root():
+    assert math.isnan(FormValue(math.nan, math.nan, 8).norm().value)
+    assert math.isnan(FormValue(math.nan, 1.0, 8).norm().value)
 
 
 def test_the_interval_of_a_norm_moves_up_with_its_square_without_a_step():
