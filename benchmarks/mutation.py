@@ -133,8 +133,8 @@ def configuration(modules: Sequence[str], tests: Sequence[str]) -> str:
         "also_copy": ["benchmarks"],
         "pytest_add_cli_args": ["-p", "no:cacheprovider", "-o", "addopts=--strict-markers"],
         "pytest_add_cli_args_test_selection": [*tests, *slow],
-        "timeout_multiplier": 6.0,
-        "timeout_constant": 2.0,
+        "timeout_multiplier": 2.5,
+        "timeout_constant": 4.0,
         "track_dependencies": False,
         "use_git_change_detection": False,
     }

@@ -153,7 +153,7 @@ class SingularValues(Result):
         Returns:
             A dictionary ready for JSON.
         """
-        ranks = [2**power for power in range(self.side.bit_length()) if 2**power <= self.side]
+        ranks = [2**power for power in range(self.side.bit_length())]
         kept = {rank: self.kept(rank) for rank in ranks} if self.square > 0 else {}
         fields = {
             "shape": self.shape,

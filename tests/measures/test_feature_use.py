@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 from diagnostics import InputError, Task
 from diagnostics.inputs.readout import Readout
 from diagnostics.measures import feature_use as module
+from diagnostics.measures import profiles as profiles_module
 from diagnostics.measures.feature_use import feature_use
 from diagnostics.measures.profiles import (
     IDLE,
@@ -210,9 +211,12 @@ def test_owners_need_a_margin():
     assert assign_features(profiles, 0.2).tolist() == [0, 0, 1, IDLE]
     assert assign_features(profiles, 0.3).tolist() == [SHARED, 0, 1, IDLE]
     assert assign_features(profiles[:1], 0.3).tolist() == [0, 0, 0, IDLE]
+    assert assign_features(torch.tensor([[0.5], [0.5]]), 0.0).tolist() == [SHARED], "no more than the other"
 
 
-def test_cosines_of_sets_by_definition():
+@pytest.mark.parametrize("chunk", [1024, 2, 4])
+def test_cosines_of_sets_by_definition(chunk, monkeypatch):
+    monkeypatch.setattr(profiles_module, "_CHUNK", chunk)
     generator = torch.Generator().manual_seed(0)
     vectors = torch.randn(4, 9, generator=generator).double()
     vectors[:, 3] = 0

@@ -264,3 +264,8 @@ def test_an_adapter_moves_the_base_by_its_update(tmp_path):
     update = updates(opened(folder))
     found = geometry(base, {"a": folder})
     assert float(found.gram) == pytest.approx(sum(float(each.double().square().sum()) for each in update.values()))
+
+
+def test_an_expert_that_cannot_be_read_is_named():
+    with pytest.raises(InputError, match="mine: expected at least one tensor"):
+        geometry(BASE, {"mine": {}})

@@ -153,16 +153,38 @@ def test_a_krylov_space_that_closes_has_seen_everything():
 def test_what_is_not_finite_is_undefined(iterate):
     found = iterate(lambda v: v / 0.0, gaussian(0, 5))
     assert found.status is Status.UNDEFINED and math.isnan(found.eigenvalue) and math.isnan(found.residual)
-    assert (found.lower, found.upper, found.products) == (0.0, math.inf, 1)
+    assert (found.lower, found.upper, found.products, found.asymmetry) == (0.0, math.inf, 1, 0.0)
 
 
 @pytest.mark.parametrize("iterate", [lanczos, power_iteration])
-def test_an_operator_without_symmetry_taints(iterate):
+def test_a_given_direction_is_where_it_starts(iterate):
+    matrix, noise, direction = symmetric(3, 8), gaussian(3, 8), gaussian(4, 8)
+    vector = module._start(noise, direction, 0.5)[0]
+    found = iterate(applied(matrix), noise, start=direction, max_products=1, rtol=1e-12)
+    assert found.eigenvalue == pytest.approx(float(vector @ matrix @ vector))
+
+
+def test_the_second_product_shows_an_asymmetry():
+    """|u'Hv - v'Hu| of the first two vectors of the basis."""
+    matrix = torch.randn(6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = gaussian(0, 6)
+    u = noise / noise.norm()
+    rest = matrix @ u - (u @ matrix @ u) * u
+    v = rest / rest.norm()
+    found = lanczos(applied(matrix), noise, max_products=2, rtol=1e-12)
+    assert found.asymmetry == pytest.approx(abs(float(u @ matrix @ v - v @ matrix @ u)))
+    third = lanczos(applied(matrix), noise, max_products=3, rtol=1e-12)
+    assert third.asymmetry >= found.asymmetry
+
+
+@pytest.mark.parametrize("iterate", [lanczos, power_iteration])
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+def test_an_operator_without_symmetry_taints(iterate, unit):
     skew = torch.tensor([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 0.1]], dtype=torch.float64)
-    matrix = torch.diag(torch.tensor([3.0, 2.0, 1.0])).double()
+    skew, matrix = unit * skew, unit * torch.diag(torch.tensor([3.0, 2.0, 1.0])).double()
     noise = gaussian(2, 3)
     found = iterate(applied(matrix + skew), noise, rtol=1e-9)
-    assert found.status is Status.TAINTED and found.asymmetry > 0.03
+    assert found.status is Status.TAINTED and found.asymmetry > 0.03 * unit
     assert iterate(applied(matrix + 1e-9 * skew), noise, rtol=1e-6, max_products=500).status is not Status.TAINTED
 
 
@@ -257,3 +279,12 @@ def test_defaults_are_one_percent_a_hundred_products_and_a_thousandth(iterate):
 def test_rounding_grows_with_steps_and_type():
     assert module._rounding(torch.float64, 1) == 16 * 2.0**-52
     assert module._rounding(torch.float32, 3) == 32 * 2.0**-23
+
+
+@pytest.mark.parametrize("iterate", [lanczos, power_iteration])
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_an_operator_has_no_unit(iterate, unit):
+    matrix, noise = torch.diag(torch.linspace(0.0, 1.0, 60, dtype=torch.float64)), gaussian(5, 60)
+    one, other = iterate(applied(matrix), noise, rtol=0.1), iterate(applied(unit * matrix), noise, rtol=0.1)
+    assert (other.products, other.status) == (one.products, one.status)
+    assert (other.lower, other.upper) == pytest.approx((unit * one.lower, unit * one.upper), rel=1e-5)

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from peft.utils import merge_utils
 
-from diagnostics import merged_update
+from diagnostics import InputError, merged_update
 from diagnostics.measures import merge_methods as module
 from diagnostics.measures.merge_methods import MERGE_METHODS
 from tests.measures.task_vectors import CONVENTIONS, SHAPES, SPARSE, one, vectors
@@ -230,3 +230,37 @@ def test_where_peft_and_mergekit_differ(monkeypatch):
     assert both(one([3.0], [1.0]), [1, 1], "dare_ties") == [[2.0], [4.0]]
     monkeypatch.setattr(module, "_random_mask", lambda *_: torch.tensor([True, False]))
     assert both(one([3.0, 1.0]), [1], "dare_linear", density=0.5) == [[6.0, 0.0], [4.0, 0.0]]
+
+
+def test_where_coefficients_cancel_the_sum_stands():
+    """mergekit divides by the coefficients that agree; 1 - 1 is nothing to divide by."""
+    taus = {"a": {"w": torch.tensor([3.0, 3.0])}, "b": {"w": torch.tensor([-1.0, 1.0])}}
+    found = merged_update(taus, {"a": 1, "b": -1}, "ties", convention="mergekit")["w"]
+    assert found.tolist() == [4.0, 3.0]
+
+
+def test_masks_are_those_of_seed_zero_unless_told():
+    taus = vectors(0, 2)
+    coefficients = dict.fromkeys(taus, 1.0)
+    for function in (merged_update, module.method_contributions):
+        default, zero, one = (
+            function(taus, coefficients, "dare_linear", density=0.5, **seed) for seed in ({}, {"seed": 0}, {"seed": 1})
+        )
+        first = [each if function is merged_update else each[next(iter(taus))] for each in (default, zero, one)]
+        name = next(iter(SHAPES))
+        assert torch.equal(first[0][name], first[1][name])
+        assert any(not torch.equal(first[0][name], first[2][name]) for name in SHAPES)
+
+
+def test_without_peft_its_convention_says_what_to_do(monkeypatch):
+    def missing(name):
+        raise ImportError(f"no {name}")
+
+    monkeypatch.setattr(module.importlib, "import_module", missing)
+    taus = {"a": {"w": torch.tensor([3.0, 1.0])}}
+    with pytest.raises(InputError) as caught:
+        merged_update(taus, {"a": 1}, "magnitude_prune", density=0.5)
+    assert str(caught.value) == (
+        "convention: 'peft' needs peft, which cannot be imported (no peft.utils.merge_utils). Install it with: "
+        "pip install 'task-arithmetic-diagnostics[transformers]', or use convention='mergekit'."
+    )

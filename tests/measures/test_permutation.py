@@ -199,3 +199,56 @@ def test_opposite_inner_products_are_no_rotation() -> None:
     products = [(each.T @ each)[*torch.triu_indices(12, 12, 1)] for each in (base, expert)]
     torch.testing.assert_close(products[0], -products[1])
     assert [each for each in found(base, expert) if each.axis == "rows"] == []
+
+
+def test_a_rotation_is_told_with_its_correlation() -> None:
+    base = matrices(0, 20, 40, count=1)[0].double()
+    turn = torch.linalg.qr(matrices(1, 20, 20, count=1)[0].double()).Q
+    expert = turn @ base + 0.05 * matrices(2, 20, 40, count=1)[0]
+    (result,) = found(base, expert)
+    pairs = torch.triu_indices(40, 40, offset=1)
+    products = [(each.T @ each)[pairs[0], pairs[1]] for each in (base, expert)]
+    assert result.explained == pytest.approx(float(torch.corrcoef(torch.stack(products))[0, 1]) ** 2)
+    assert (result.motion, result.axis, result.moved, result.total) == (Motion.ROTATED, "rows", 20, 20)
+    assert result.chance == 0.0 and 0.95 < result.explained < 0.9999
+
+
+@pytest.mark.parametrize(("count", "expected"), [(8, [Motion.ROTATED]), (7, [])])
+def test_a_rotation_of_few_vectors_cannot_be_told(count: int, expected: list[Motion]) -> None:
+    base = matrices(3, 12, count, count=1)[0].double()
+    turn = torch.linalg.qr(matrices(1, 12, 12, count=1)[0].double()).Q
+    assert [each.motion for each in found(base, turn @ base) if each.axis == "rows"] == expected
+
+
+@pytest.mark.parametrize(("moved", "expected"), [(8, 1), (7, 0)])
+def test_few_units_of_few_entries_must_be_eight(moved: int, expected: int) -> None:
+    """With three entries, chance alone matches any unit well."""
+    base = matrices(0, 40, 3, count=1)[0]
+    order = torch.arange(40)
+    order[:moved] = order[:moved].roll(1)
+    result = [each for each in found(base, base[order]) if each.axis == "rows"]
+    assert len(result) == expected
+
+
+def test_rows_and_columns_that_moved_are_both_told() -> None:
+    """Rolling the rows of a circulant matrix is rolling its columns."""
+    first = matrices(0, 1, 30, count=1)[0, 0]
+    base = torch.stack([first.roll(shift) for shift in range(30)])
+    result = found(base, base.roll(3, dims=0))
+    assert [(each.motion, each.axis) for each in result] == [(Motion.PERMUTED, "rows"), (Motion.PERMUTED, "columns")]
+
+
+def test_chance_is_that_of_shuffled_entries_and_repeats() -> None:
+    base = matrices(0, 200, 12, count=1)[0]
+    (result,) = found(base, base.roll(1, dims=0))
+    unit = torch.nn.functional.normalize(base, dim=1)
+    best = (unit[:, torch.randperm(12, generator=torch.Generator().manual_seed(9))] @ unit.T).abs().amax(1)
+    assert result.chance == pytest.approx(float(best.square().mean()), rel=0.1)
+    assert found(base, base.roll(1, dims=0))[0].chance == result.chance
+
+
+def test_the_nearest_unit_is_found_in_any_part_of_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_POOL", 7)
+    pool = matrices(0, 20, 30, count=1)[0]
+    best, index = module._nearest(module._unit_rows(-3 * pool.flip(0)), pool)
+    assert index.tolist() == list(range(19, -1, -1)) and best.tolist() == pytest.approx([1.0] * 20)

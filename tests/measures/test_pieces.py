@@ -114,4 +114,9 @@ def test_a_gradient_may_be_off_by_rounding_and_no_more(slip):
 def test_single_examples_come_in_order():
     assert [batch.tolist() for batch in single_examples(mean_task([2, 1, 3]), POINT)] == [[float(i)] for i in range(6)]
     lone = Task("t", lambda p, b: p["w"].sum() * b["x"], [{"x": 1.0}, {"x": 2.0}], sizes=(1, 1))
-    assert list(single_examples(lone, POINT)) == [{"x": 1.0}, {"x": 2.0}], "batches of one example are not cut"
+    found = list(single_examples(lone, POINT))
+    assert all(each is batch for each, batch in zip(found, lone.batches, strict=True)), "one example is not cut"
+    named = Task(
+        "t", lambda p, b: p["w"].sum() * b["x"], [{"x": 1.0, "name": "one"}, {"x": 2.0, "name": "two"}], sizes=(1, 1)
+    )
+    assert [each["name"] for each in single_examples(named, POINT)] == ["one", "two"], "so it need not be cuttable"
