@@ -83,10 +83,16 @@ def test_every_survivor_needs_an_explanation_and_every_explanation_a_survivor(tm
         survivor("return x > 1", "return x >= 1"),
         survivor("zip(a, strict=True)", "zip(a, strict=False)"),
         survivor("return 1", "return 2"),
+        survivor("", ""),
     ]
     stored = {"modules": {"theory/a": {"survivors": survivors}}}
     wrong = mutation.explain(stored)
-    assert [item["why"] for item in survivors] == ["equal at 1", "equal lengths", None]
+    assert [item["why"] for item in survivors] == [
+        "equal at 1",
+        "equal lengths",
+        None,
+        "The same program: 1e150 + 1 is 1e150.",
+    ]
     assert wrong == [
         "no explanation: theory/a f\n  - return 1\n  + return 2",
         "explains nothing: theory/a f\n  + return gone",

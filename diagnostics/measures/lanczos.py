@@ -126,7 +126,7 @@ def _judge(
         upper = value + slack + (residual if steps < noise.numel() else 0.0)
     else:
         ends = [_polynomial_end(sign, ritz, alphas, betas, 1 / component) for sign in (1, -1)]
-        upper = max(*ends, value) + slack
+        upper = max(ends) + slack
     status = _status(value, residual, upper, exhausted, rtol)
     if asymmetry > _ASYMMETRY * value + slack:
         status = Status.TAINTED
@@ -148,8 +148,7 @@ def _polynomial_end(sign: int, ritz: np.ndarray, alphas: list[float], betas: lis
 
     def reached(t: float) -> bool:
         previous, current = 0.0, 1.0
-        for j, (alpha, beta) in enumerate(zip(alphas, betas, strict=True)):
-            before = betas[j - 1] if j else 0.0
+        for before, alpha, beta in zip([0.0, *betas[:-1]], alphas, betas, strict=True):
             # Beyond the Ritz values all terms have one sign, so nothing cancels.
             previous, current = current, ((t - sign * alpha) * current - before * previous) / beta
             if current > 1e150:

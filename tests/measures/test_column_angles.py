@@ -163,7 +163,22 @@ def test_angles_between_are_means_over_matched_and_other_columns(chosen):
     assert found[0, :3].tolist() == pytest.approx([np.mean(different), mean, null_deviation(5, len(different))])
     assert found[1].tolist() == pytest.approx([np.mean(matched), mean, null_deviation(5, 5), 0.0])
     assert found[2, :2].tolist() == pytest.approx([np.mean(every), 1 / 5]) and bool(found[2, 2].isnan())
-    assert (float(found[0, 3]) == 0.0) is (chosen is None) and (float(found[2, 3]) == 0.0) is (chosen is None)
+    assert found.dtype == torch.float64
+    either = sorted({*known[0], *known[1]})
+    for row, power in ((0, 1), (2, 2)):
+        table = np.nan_to_num(cosine) ** power
+        means = [sum(table[k, m] + table[m, k] for m in used if m != k) / 2 / (len(either) - 1) for k in either]
+        assert float(found[row, 3]) == pytest.approx(spread(means, 2 / 8) if chosen else 0.0)
+
+
+@pytest.mark.parametrize("factor", [3.0, -0.7])
+def test_parallel_columns_have_a_cosine_of_one_and_no_more(factor):
+    for seed in range(60):
+        one = drawn(seed, 5, 1)[0]
+        pair = torch.cat([one, factor * one], dim=1)
+        inside, between = angles_inside(columns(pair)), angles_between(columns(pair), columns(factor * pair))
+        values = torch.stack([inside[0, 0], inside[2, 0], between[0, 0], between[1, 0], between[2, 0]])
+        assert values.max() <= 1 and torch.allclose(values, torch.ones(5).double())
 
 
 def test_the_error_of_drawing_needs_three_columns():

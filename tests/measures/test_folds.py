@@ -147,3 +147,25 @@ def test_gradients_are_those_at_the_point_given():
     task = Task("q", lambda p, b: 0.5 * (p["w"] ** 2).sum() + 0 * b.sum(), [torch.zeros(1), torch.zeros(1)])
     found = task_folds({"q": task}, {"w": torch.tensor([3.0, 4.0], requires_grad=True)}, 2)
     assert torch.allclose(found.products(), torch.full((2, 1, 2, 1), 25.0).double())
+
+
+def test_gradients_beyond_the_roots_of_single_precision_have_a_norm():
+    gradients = FoldedGradients(["x"], {"w": torch.zeros(4)}, 1)
+    gradients.add(0, "x", torch.full((4,), 1e25), 1.0)
+    assert gradients.norm(torch.ones(1)) == pytest.approx(2e25) and float(gradients.plugin()) == pytest.approx(4e50)
+
+
+def test_the_seed_of_the_sketch_is_zero_unless_told():
+    point = {"w": torch.zeros(module.SKETCH_SIZE + 1)}
+    vector = {"w": torch.randn(module.SKETCH_SIZE + 1, generator=torch.Generator().manual_seed(0))}
+    default, zero, one = (
+        task_folds({}, point, 1, constants={"c": vector}, **seed).products() for seed in ({}, {"seed": 0}, {"seed": 1})
+    )
+    assert torch.equal(default, zero) and not torch.allclose(default, one, rtol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+def test_chunks_of_columns_add_up(chunk, monkeypatch):
+    monkeypatch.setattr(module, "_CHUNK", chunk)
+    data = rows(0, 4)
+    assert torch.allclose(module._gram(data), data @ data.T)

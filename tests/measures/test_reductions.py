@@ -99,7 +99,7 @@ def test_a_reduction_says_what_it_is_and_refuses_others():
     with pytest.raises(InputError) as caught:
         Reduction("columns", 1)
     assert str(caught.value) == "kind: expected 'rank' or 'rows'; found 'columns'."
-    with pytest.raises(InputError, match="^ranks"):
+    with pytest.raises(InputError, match=r"^ranks"):
         Reduction("rank", 0)
     with pytest.raises(InputError, match="rows"):
         Reduction("rows", 2)
