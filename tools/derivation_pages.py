@@ -44,9 +44,10 @@ largest left side found as a share of the right one, 1 where a bound is attained
 state them are marked, and collected with their counterexamples under [errata](errata.md). To write your own, see
 [Write and refute a derivation](../how-to/derivations.md).
 
-Do the tests notice a wrong formula? mutmut changes one thing at a time in every function of 13 modules of `theory/` (the
-claims themselves are not among them: their wrong forms are below) and 21 of `measures/` that hold formulas. Of 5,507 wrong
-versions 96.0 % are noticed, and each of the 221 others is explained (`python -m benchmarks.mutation --show`).
+Do the tests notice a wrong formula? mutmut changes one thing at a time in every function of 13 modules of `theory/`
+(the claims themselves are not among them: their wrong forms are below) and 21 of `measures/` that hold formulas. Of
+5,507 wrong versions 96.0 % are noticed, and each of the 221 others is explained
+(`python -m benchmarks.mutation --show`).
 """
 _ERRATA = """# Errata
 
