@@ -23,9 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from diagnostics import derivations
+from diagnostics.exact.claims import DEFAULT_EXAMPLES
 from diagnostics.report.json import write_json
 from diagnostics.results import Verdict
-from diagnostics.theory.derivations.derivation import DEFAULT_EXAMPLES, Kind
+from diagnostics.theory.derivations.derivation import Kind
 from diagnostics.verdicts.derivations import DerivationCheck
 
 RESULTS = Path(__file__).parent / "results" / "derivations.json"

@@ -13,6 +13,7 @@ from diagnostics import derivations as registry
 from diagnostics.commands.options import HtmlOption, JsonOption, QuietOption
 from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
+from diagnostics.exact.claims import DEFAULT_EXAMPLES
 from diagnostics.report.derivations_section import (
     checks_headline,
     checks_sections,
@@ -21,7 +22,7 @@ from diagnostics.report.derivations_section import (
     list_section,
 )
 from diagnostics.results import Verdict
-from diagnostics.theory.derivations.derivation import DEFAULT_EXAMPLES, Derivation
+from diagnostics.theory.derivations.derivation import Derivation
 from diagnostics.verdicts.derivations import check_derivation
 
 __all__ = ["HELP", "derivations_command"]

@@ -14,7 +14,10 @@ from diagnostics.results import Assumption
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
-__all__ = ["Claim", "Condition", "Mutant"]
+__all__ = ["DEFAULT_EXAMPLES", "Claim", "Condition", "Mutant"]
+
+# Cases that a check tries where nothing else is asked for.
+DEFAULT_EXAMPLES = 300
 
 # Whatever a strategy draws and ``Claim.read`` makes of it.
 Case = Any

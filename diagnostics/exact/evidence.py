@@ -20,7 +20,7 @@ class Counterexample(Result):
 
     Attributes:
         case: The case.
-        size: Its size, 1 being the smallest; 0 or ``None`` where it was not searched by size.
+        size: Its size, 1 being the smallest; 0 where it was not searched by size.
         relation: What was claimed.
         left: Left side.
         right: Right side.
@@ -29,7 +29,7 @@ class Counterexample(Result):
     """
 
     case: Any
-    size: int | None
+    size: int
     relation: Relation
     left: float
     right: float
@@ -71,6 +71,7 @@ class Evidence(Result):
         sharp: Cases in which rounding left half of the digits.
         closest: For an inequality, the largest left side as a share of the right one: 1 where the bound is attained.
         counterexample: The smallest case found.
+        empty: Sizes at which no case met the assumptions, so that nothing was checked there.
     """
 
     name: str
@@ -80,15 +81,18 @@ class Evidence(Result):
     sharp: int
     closest: float | None
     counterexample: Counterexample | None
+    empty: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         head = f"{self.name}: {self.verdict} over {self.examples} cases, {self.sharp} of them sharp"
         if self.closest is not None:
             head += f"; left side at most {self.closest:.4g} of the right one"
+        if self.empty:
+            head += f"; no case met the assumptions at size {', '.join(map(str, self.empty))}"
         return head if self.counterexample is None else f"{head}\n{self.counterexample}"
 
 
-def counterexample(claim: Claim, case: Any, size: int | None, judgement: Judgement) -> Counterexample:
+def counterexample(claim: Claim, case: Any, size: int, judgement: Judgement) -> Counterexample:
     """Put a case that refutes a claim together with what is assumed and what is suspected.
 
     Args:

@@ -24,11 +24,13 @@ from diagnostics.exact.merge import Merge
 from diagnostics.exact.relations import Relation, judge
 from diagnostics.exact.rounding import Rounded, lift, values
 from diagnostics.exact.smooth import SmoothTask
+from diagnostics.exact.surface import Surface
 from diagnostics.testing.assertions import assert_bound, assert_case, assert_identity
 from diagnostics.testing.gradients import first_gradients
 from diagnostics.testing.language import audits, distributions, instructions, language_models
 from diagnostics.testing.numbers import arrays, coefficients, numbers, symmetric, task_vectors, vectors_with_gram
 from diagnostics.testing.search import search
+from diagnostics.testing.surfaces import surfaces
 from diagnostics.testing.tasks import merges, negations, negations_at_expert, smooth_tasks, targets
 
 del _hypothesis
@@ -47,6 +49,7 @@ __all__ = [
     "Relation",
     "Rounded",
     "SmoothTask",
+    "Surface",
     "arrays",
     "assert_bound",
     "assert_case",
@@ -65,6 +68,7 @@ __all__ = [
     "numbers",
     "search",
     "smooth_tasks",
+    "surfaces",
     "symmetric",
     "targets",
     "task_vectors",

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import assume
 from hypothesis.strategies import SearchStrategy
 
-from diagnostics.exact.claims import Claim, Condition
+from diagnostics.exact.claims import DEFAULT_EXAMPLES, Claim, Condition
 from diagnostics.exact.evidence import Evidence, counterexample
 from diagnostics.exact.relations import Relation
 from diagnostics.results import Verdict
@@ -18,7 +18,6 @@ __all__ = ["assert_bound", "assert_case", "assert_identity"]
 
 Cases = SearchStrategy[Any] | Callable[[int], SearchStrategy[Any]]
 Side = Callable[[Any], Any]
-_EXAMPLES = 300
 
 
 def assert_identity(
@@ -28,7 +27,7 @@ def assert_identity(
     *,
     assuming: Iterable[Condition] = (),
     suspects: Iterable[Condition] = (),
-    max_examples: int = _EXAMPLES,
+    max_examples: int = DEFAULT_EXAMPLES,
     seed: int = 0,
 ) -> Evidence:
     """Assert that two sides are equal in every case, to their own rounding error.
@@ -69,7 +68,7 @@ def assert_bound(
     *,
     assuming: Iterable[Condition] = (),
     suspects: Iterable[Condition] = (),
-    max_examples: int = _EXAMPLES,
+    max_examples: int = DEFAULT_EXAMPLES,
     seed: int = 0,
 ) -> Evidence:
     """Assert that the left side is at most the right one in every case, to their own rounding error.
@@ -111,7 +110,7 @@ def assert_case(claim: Claim, case: Any) -> None:
     assume(all(item.holds for item in claim.audit(claim.read(case)).values()))
     judgement = judged(claim, case)
     if not judgement.holds:
-        raise AssertionError(f"refuted by a {counterexample(claim, case, None, judgement)}")
+        raise AssertionError(f"refuted by a {counterexample(claim, case, 0, judgement)}")
 
 
 def _assert(

@@ -14,9 +14,6 @@ from diagnostics.testing.numbers import arrays, coefficients, numbers
 
 __all__ = ["audits", "distributions", "instructions", "language_models"]
 
-# Shares of sixteen add up to one without rounding.
-_DRAWS = 16
-
 
 @cache  # building a strategy costs more than drawing from it
 @st.composite

@@ -10,14 +10,13 @@ from hypothesis import HealthCheck, Phase, assume, given, seed, settings, target
 from hypothesis.errors import Unsatisfiable
 
 from diagnostics.errors import InputError
-from diagnostics.exact.claims import Claim
+from diagnostics.exact.claims import DEFAULT_EXAMPLES, Claim
 from diagnostics.exact.evidence import Counterexample, Evidence, counterexample
 from diagnostics.exact.relations import Judgement, Relation, judge
 from diagnostics.exact.rounding import lift
 from diagnostics.results import Verdict
 
 __all__ = ["judged", "search"]
-
 
 _ROUND = 400
 _SETTINGS = settings(
@@ -67,7 +66,7 @@ def judged(claim: Claim, case: Any) -> Judgement:
     return judge(claim.left(exact), claim.right(exact), claim.relation, tolerance)
 
 
-def search(claim: Claim, *, name: str = "claim", max_examples: int = 300, seed: int = 0) -> Evidence:
+def search(claim: Claim, *, name: str = "claim", max_examples: int = DEFAULT_EXAMPLES, seed: int = 0) -> Evidence:
     """Look for a counterexample among cases of growing size, and shrink it.
 
     The smallest size comes first and gets most of the examples, and the search ends at the first size that has a
@@ -87,9 +86,12 @@ def search(claim: Claim, *, name: str = "claim", max_examples: int = 300, seed: 
     """
     if max_examples < len(claim.sizes):
         raise InputError(f"max_examples: expected at least one for each size {claim.sizes}; found {max_examples}.")
-    tally, found = _Tally(), None
+    tally, found, empty = _Tally(), None, []
     for place, size in enumerate(claim.sizes):
+        before = tally.examples
         found = _at_size(claim, size, _share(max_examples, place, len(claim.sizes)), seed, tally)
+        if tally.examples == before:
+            empty.append(size)
         if found is not None:
             break
     if tally.examples == 0:
@@ -103,6 +105,7 @@ def search(claim: Claim, *, name: str = "claim", max_examples: int = 300, seed: 
         sharp=tally.sharp,
         closest=tally.closest if claim.relation is Relation.AT_MOST and np.isfinite(tally.closest) else None,
         counterexample=found,
+        empty=tuple(empty),
     )
 
 
@@ -143,6 +146,6 @@ def _round(claim: Claim, size: int, share: int, number: int, tally: _Tally) -> C
         run()
     except _Refuted as refuted:
         return refuted.counterexample
-    except Unsatisfiable:
+    except Unsatisfiable:  # no case met the assumptions, which the evidence says by its ``empty`` sizes
         return None
     return None

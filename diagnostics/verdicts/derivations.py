@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from diagnostics.exact.claims import DEFAULT_EXAMPLES
 from diagnostics.exact.describing import describe
 from diagnostics.exact.evidence import Evidence
 from diagnostics.results import Result, Verdict, plain
-from diagnostics.theory.derivations.derivation import DEFAULT_EXAMPLES, Derivation
+from diagnostics.theory.derivations.derivation import Derivation
 
 __all__ = ["DerivationCheck", "check_derivation"]
 
@@ -81,10 +82,13 @@ def check_derivation(derivation: Derivation, max_examples: int = DEFAULT_EXAMPLE
     )
 
 
+_KEPT = ("verdict", "examples", "discarded", "sharp", "closest", "empty")
+
+
 def _found(evidence: Evidence) -> dict[str, Any]:
     """Evidence with its counterexample in words."""
     counterexample = evidence.counterexample
-    found = {name: plain(getattr(evidence, name)) for name in ("verdict", "examples", "discarded", "sharp", "closest")}
+    found = {name: plain(getattr(evidence, name)) for name in _KEPT}
     if counterexample is not None:
         sides = {name: plain(getattr(counterexample, name)) for name in ("size", "left", "right", "tolerance")}
         broken = list(counterexample.broken)

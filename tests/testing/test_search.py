@@ -112,6 +112,13 @@ def test_assumptions_that_nothing_meets_are_refused():
         assert_identity(lambda x: x, lambda x: x, numbers(), assuming=[never])
 
 
+def test_a_size_at_which_nothing_meets_the_assumptions_is_told():
+    """Nothing was checked in one dimension: a claim of unequal entries has no case there."""
+    uneven = Condition("uneven", "entries differ", lambda x: float(len(set(x.tolist())) < 2))
+    evidence = assert_bound(lambda x: x.sum(), lambda x: abs(x).sum(), lambda d: arrays(d), assuming=[uneven])
+    assert evidence.empty == (1,) and "no case met the assumptions at size 1" in str(evidence)
+
+
 def test_sides_that_are_all_rounding_are_undecided_and_that_is_an_error():
     def noise(x):
         return (Rounded(1e20) + x) - 1e20

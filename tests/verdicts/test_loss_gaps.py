@@ -14,11 +14,12 @@ from diagnostics import (
     Status,
     Task,
     addition_bounds,
+    derivations,
     negation_bounds,
     out_of_distribution_bound,
 )
-from diagnostics.inputs.zoo import quadratic_problem
-from diagnostics.verdicts.loss_gaps import generalised_norm
+from diagnostics.inputs.zoo import quadratic_problem, quadratic_task
+from diagnostics.theory.subspace import generalised_norm
 from tests.cases import rotated, small_network
 
 
@@ -221,3 +222,16 @@ def test_unknown_names_are_refused(call):
     problem = quadratic_problem(torch.eye(2).double().repeat(2, 1, 1), torch.eye(2).double())
     with pytest.raises(InputError, match="nobody"):
         call(problem, "nobody")
+
+
+def test_the_published_bound_for_negation_breaks_where_the_base_is_far_below_and_the_report_says_why():
+    """Erratum (2.2): 1 − (w − 1)⁴ is flat at its expert 1; at τ_i = −1, α = 1 the gap is 1 and L C (3/2 + ε) is 0."""
+    hill = derivations.get("2.2").counterexample.task
+    one = torch.ones(1, 1, dtype=torch.float64)
+    base, kept, negated = ({"w": torch.tensor([value], dtype=torch.float64)} for value in (0.0, 1.0, -1.0))
+    tasks = {"kept": Task("kept", hill.torch_loss, [one[0]]), "negated": quadratic_task("negated", one, -one[0])}
+    problem = MergeProblem(base, {"kept": kept, "negated": negated}, tasks)
+    report = negation_bounds(problem, "negated")["kept"]
+    assert (report.gap, report.bound, report.holds) == (1.0, 0.0, False)
+    assert report.assumptions["lower side"].holds is False and report.status is Status.TAINTED
+    assert not any("(2.2)" in label for label, _ in report.chain)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from diagnostics.exact.relations import Relation
-from diagnostics.exact.smooth import SmoothTask
+from diagnostics.exact.smooth import SmoothTask, five_points
 from diagnostics.theory.derivations.derivation import Claim, Derivation, Kind, Mutant
 
 __all__ = ["DERIVATIONS"]
@@ -70,10 +70,9 @@ LOSS_ERROR = Derivation(
     source="Lee 2026, definition of the loss error, with Taylor's formula",
     kind=Kind.DEFINITION,
     claim=Claim(
-        statement=r"\mathcal{E}(\theta) = L_*(\theta) - \sum_i \alpha_i L_i(\theta), \quad \mathcal{E}(\theta_0 + v) - "
-        r"\mathcal{E}(\theta_0) = \langle \nabla\mathcal{E}(\theta_0), v \rangle + \int_0^1 (1 - s)\, v^\top \Big( "
-        r"H_* - "
-        r"\sum_i \alpha_i H_i \Big)(\theta_0 + s v)\, v \,\mathrm{d}s",
+        statement=r"\mathcal{E}(\theta) = L_*(\theta) - \sum_i \alpha_i L_i(\theta), \quad \mathcal{E}(\theta_0 + v) "
+        r"- \mathcal{E}(\theta_0) = \langle \nabla\mathcal{E}(\theta_0), v \rangle + \int_0^1 (1 - s)\, v^\top \Big( "
+        r"H_* - \sum_i \alpha_i H_i \Big)(\theta_0 + s v)\, v \,\mathrm{d}s",
         left=lambda case: case.error(1.0) - case.error(0.0),
         right=lambda case: case.slope + _curvature(case),
         relation=Relation.EQUAL,
@@ -91,12 +90,6 @@ def _own_curvature(case: _Losses) -> Any:
     return case.target.remainder(case.origin, case.way)
 
 
-def _five_points(function: Any) -> Any:
-    """f'(0) by central differences, exact for polynomials of degree four."""
-    near, far = function(1.0) - function(-1.0), function(2.0) - function(-2.0)
-    return (8 * near - far) / 12
-
-
 GRADIENT = Derivation(
     id="1.3",
     title="The gradient of the loss error is the target's gradient less the components', weighted by α.",
@@ -104,7 +97,7 @@ GRADIENT = Derivation(
     kind=Kind.CLAIM,
     claim=Claim(
         statement=r"\nabla\mathcal{E}(\theta_0) = g_* - \sum_i \alpha_i g_i",
-        left=lambda case: _five_points(case.error),
+        left=lambda case: five_points(case.error),
         right=lambda case: case.slope,
         relation=Relation.EQUAL,
         cases=_cases,
@@ -161,7 +154,7 @@ MULTI_TASK = Derivation(
     claim=Claim(
         statement=r"L_* = \sum_i \alpha'_i L_i,\; \alpha = \alpha' \;\Rightarrow\; \nabla\mathcal{E}(\theta) = 0 "
         r"\text{ for all } \theta",
-        left=lambda case: _five_points(case.target),
+        left=lambda case: five_points(case.target),
         right=lambda case: case.slope(case.weights),
         relation=Relation.EQUAL,
         cases=_mixtures,

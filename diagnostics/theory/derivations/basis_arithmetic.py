@@ -54,13 +54,13 @@ def _raised(case: Any, share: float = 1.0) -> Any:
 
 
 PARTS = Derivation(
-    id="2.13-sides",
+    id="2.13",
     title="Raised by |min M|, a cluster of two opposite sides is a graph in two pieces, and the pieces are the sides.",
     source=_SOURCE,
     kind=Kind.CLAIM,
     claim=Claim(
-        statement=r"M_{ij} = \min M \text{ between the sides},\; M_{ij} > \min M \text{ inside} \;\Rightarrow\; "
-        r"\ker L(M + |\min M|) = \mathrm{span}\{ 1_{+}, 1_{-} \}",
+        statement=r"M_{ij} = \min M \text{ between the sides},\; M_{ij} > \min M \text{ inside} \;\Rightarrow\; \ker "
+        r"L(M + |\min M|) = \mathrm{span}\{ 1_{+}, 1_{-} \}",
         left=lambda case: _halves(_raised(case)),
         right=_apart,
         relation=Relation.EQUAL,
@@ -115,7 +115,7 @@ def _all_of(case: Any) -> Any:
 
 
 WEIGHTS = Derivation(
-    id="2.14-weights",
+    id="2.14",
     title="A basis that is a mean, at λ, is each vector of its cluster of n at λ/n; λ < 0 negates all of them.",
     source=_SOURCE,
     kind=Kind.CLAIM,
@@ -182,8 +182,8 @@ STANDS_FOR = Derivation(
     source=f"sharper reading of {_SOURCE}",
     kind=Kind.SHARPER,
     claim=Claim(
-        statement=r"\Vert \tau_i - b \Vert^2 \le \Big( \frac{n-1}{n} \Big)^2 2 C (1 - \kappa), \quad \kappa = "
-        r"\min_{j \ne k} \langle \tau_j, \tau_k \rangle / C",
+        statement=r"\Vert \tau_i - b \Vert^2 \le \Big( \frac{n-1}{n} \Big)^2 2 C (1 - \kappa), \quad \kappa = \min_{j "
+        r"\ne k} \langle \tau_j, \tau_k \rangle / C",
         left=_distances,
         right=_radius,
         relation=Relation.AT_MOST,
@@ -238,8 +238,8 @@ TARGET = Derivation(
     source="sharper reading of Zeng 2025, theorem on out-of-distribution tasks, for bases",
     kind=Kind.SHARPER,
     claim=Claim(
-        statement=r"\tfrac12 \Vert b - \tau_{tar} \Vert^2 \le C (1 - \bar\beta), \quad \bar\beta = \frac1n \sum_{i \in "
-        r"c} \langle \tau_{tar}, \tau_i \rangle / C",
+        statement=r"\tfrac12 \Vert b - \tau_{tar} \Vert^2 \le C (1 - \bar\beta), \quad \bar\beta = \frac1n \sum_{i "
+        r"\in c} \langle \tau_{tar}, \tau_i \rangle / C",
         left=_half_distance,
         right=_at_mean,
         relation=Relation.AT_MOST,

@@ -38,7 +38,7 @@ def _share_saved(case: Any) -> float:
 
 
 SAVED = Derivation(
-    id="2.15-saved",
+    id="2.15",
     title="m bases in the place of T vectors save the share 1 − m/T of the memory.",
     source=_SOURCE,
     kind=Kind.DEFINITION,
@@ -75,6 +75,11 @@ def _held(order: Any) -> int:
     return max(most, len(order))
 
 
+def _put_aside(sizes: list[int]) -> float:
+    """Vectors held at a time where finished bases are not: those of one cluster, or the bases."""
+    return float(max(*sizes, len(sizes)))
+
+
 def _fewest(sizes: list[int]) -> float:
     return float(min(_held(order) for order in permutations(sizes)))
 
@@ -94,8 +99,8 @@ KEPT = Derivation(
     source=f"sharper reading of {_SOURCE}",
     kind=Kind.SHARPER,
     claim=Claim(
-        statement=r"\min_{\text{order}} \max \Big( \max_c \big( |C_c| + c - 1 \big), m \Big) = \max_c \big( "
-        r"|C_{(c)}| + c - 1 \big), \quad |C_{(1)}| \ge |C_{(2)}| \ge \dots",
+        statement=r"\min_{\text{order}} \max \Big( \max_c \big( |C_c| + c - 1 \big), m \Big) = \max_c \big( |C_{(c)}| "
+        r"+ c - 1 \big), \quad |C_{(1)}| \ge |C_{(2)}| \ge \dots",
         left=_fewest,
         right=_largest_first,
         relation=Relation.EQUAL,
@@ -103,7 +108,7 @@ KEPT = Derivation(
         sizes=(1, 2, 3, 5),
     ),
     mutants=(
-        Mutant("as published, with the finished bases put aside", right=lambda sizes: float(max(*sizes, len(sizes)))),
+        Mutant("as published, with the finished bases put aside", right=_put_aside),
         Mutant("smallest cluster first", right=_smallest_first),
         Mutant("one basis more", right=lambda sizes: _largest_first(sizes, 1)),
     ),
@@ -118,7 +123,7 @@ KEPT = Derivation(
 
 
 def _lower_bound(sizes: list[int]) -> Any:
-    return np.array([float(max(*sizes, len(sizes))), _fewest(sizes)])
+    return np.array([_put_aside(sizes), _fewest(sizes)])
 
 
 def _upper_bound(sizes: list[int], slack: int = -1) -> Any:
@@ -145,4 +150,26 @@ BOUNDS = Derivation(
     proof="Each place adds at most m − 1 to a size; equal sizes attain it.",
     code=("diagnostics.task_vector_bases",),
 )
-DERIVATIONS = (SAVED, KEPT, BOUNDS)
+SEARCH = Derivation(
+    id="2.15-search",
+    title="A search for coefficients holds max(largest cluster, m) vectors at a time, between √T and T of them.",
+    source=_SOURCE,
+    kind=Kind.CLAIM,
+    claim=Claim(
+        statement=r"\sqrt{T} \le \max(\max_c |C_c|, m) \le T",
+        left=lambda sizes: np.array([np.sqrt(sum(sizes)), _put_aside(sizes)]),
+        right=lambda sizes: np.array([_put_aside(sizes), float(sum(sizes))]),
+        relation=Relation.AT_MOST,
+        cases=_sizes,
+        # One root of a number that is exact.
+        tolerance=lambda sizes: 2.0**-52 * sum(sizes),
+        sizes=(1, 2, 3, 5),
+    ),
+    mutants=(
+        Mutant("the number of bases alone", right=lambda sizes: np.array([float(len(sizes)), float(sum(sizes))])),
+        Mutant("the largest cluster alone", right=lambda sizes: np.array([float(max(sizes)), float(sum(sizes))])),
+    ),
+    proof="m clusters of at most s vectors hold T ≤ sm ≤ max(s, m)².",
+    code=("diagnostics.search_coefficients",),
+)
+DERIVATIONS = (SAVED, SEARCH, KEPT, BOUNDS)

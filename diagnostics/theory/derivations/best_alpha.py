@@ -78,8 +78,8 @@ BEST = Derivation(
     source=_SOURCE,
     kind=Kind.CLAIM,
     claim=Claim(
-        statement=r"\min_\alpha \Big\Vert g_* - \sum_i \alpha_i g_i \Big\Vert^2 \text{ is attained at } "
-        r"\alpha = G_{II}^{+}\, G_{I*}",
+        statement=r"\min_\alpha \Big\Vert g_* - \sum_i \alpha_i g_i \Big\Vert^2 \text{ is attained at } \alpha = "
+        r"G_{II}^{+}\, G_{I*}",
         left=lambda case: _padded(case, _square(case, _best(case))),
         right=lambda case: _square(case, case.alphas),
         relation=Relation.AT_MOST,

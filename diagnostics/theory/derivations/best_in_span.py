@@ -97,8 +97,8 @@ SPAN = Derivation(
     source="sharper form of Zeng 2025, theorem on out-of-distribution tasks",
     kind=Kind.SHARPER,
     claim=Claim(
-        statement=r"L_{tar}(\theta^*) - L_{tar}(\theta_{tar}) \le \tfrac12 L_{tar} "
-        r"\min_\alpha \Vert \textstyle\sum_i \alpha_i \tau_i - \tau_{tar} \Vert^2",
+        statement=r"L_{tar}(\theta^*) - L_{tar}(\theta_{tar}) \le \tfrac12 L_{tar} \min_\alpha \Vert \textstyle\sum_i "
+        r"\alpha_i \tau_i - \tau_{tar} \Vert^2",
         left=lambda case: case.way.gap,
         right=lambda case: span_bound(case.way.spectral.value, case.way.norm_squared),
         relation=Relation.AT_MOST,
@@ -128,7 +128,10 @@ NEVER_WORSE = Derivation(
         relation=Relation.AT_MOST,
         cases=_nearest,
     ),
-    mutants=(Mutant("the other way round", left=_larger, right=_smaller),),
+    mutants=(
+        Mutant("half of the bound", right=lambda merge: _larger(merge) / 2),
+        Mutant("the other way round", left=_larger, right=_smaller),
+    ),
     proof=(
         "θ0 + τ_{i*} is a point of the span, so the minimum is at most ‖τ_{i*} − τ_tar‖² = ‖τ_{i*}‖² + ‖τ_tar‖² − "
         "2⟨τ_{i*}, τ_tar⟩ ≤ 2C − 2βC; half of it is C(1 − β). Both bounds take L from the same place, the target's "

@@ -18,17 +18,11 @@ from diagnostics.exact.rounding import values
 from diagnostics.results import Verdict
 from diagnostics.theory.coefficient_conditions import coefficient_region
 from diagnostics.theory.derivations.derivation import Claim, Derivation, Kind, Mutant
+from diagnostics.theory.derivations.margins import margins, pairs
 
 __all__ = ["DERIVATIONS"]
 
 _MODEL = "in the model of linear margins"
-
-
-def _pairs(size: int) -> Any:
-    from hypothesis import strategies as st
-
-    relations = st.integers(-8, 8).map(lambda eighths: eighths / 8)
-    return st.tuples(relations, st.integers(-8 * size, 8 * size).map(lambda eighths: eighths / 8))
 
 
 def _judged(case: Any) -> float:
@@ -38,8 +32,7 @@ def _judged(case: Any) -> float:
 
 
 def _both(case: Any, needed: float = 1.0) -> float:
-    alpha, weight = values(case)
-    return float(1 + weight * alpha >= needed and alpha + weight >= needed)
+    return float(np.min(margins(case)) >= needed)
 
 
 MULTI_TASK = Derivation(
@@ -48,12 +41,12 @@ MULTI_TASK = Derivation(
     source=f"Li 2025, theorem on multi-task learning, {_MODEL}",
     kind=Kind.CLAIM,
     claim=Claim(
-        statement=r"\min(1 + \lambda\alpha,\; \alpha + \lambda) \ge 1 \iff \alpha \ge 0 \text{ and } \lambda \ge 1 "
-        r"- \alpha",
+        statement=r"\min(1 + \lambda\alpha,\; \alpha + \lambda) \ge 1 \iff \alpha \ge 0 \text{ and } \lambda \ge 1 - "
+        r"\alpha",
         left=_judged,
         right=_both,
         relation=Relation.EQUAL,
-        cases=_pairs,
+        cases=pairs,
     ),
     mutants=(
         Mutant("λ ≥ 1 + α", left=lambda case: _judged((-case[0], case[1]))),
@@ -70,9 +63,9 @@ MULTI_TASK = Derivation(
 )
 
 
-def _forgets(case: Any, forgotten: float = 0.0) -> float:
-    alpha, weight = values(case)
-    return float(1 + weight * alpha >= 1 and alpha + weight <= forgotten)
+def _forgets(case: Any) -> float:
+    first, second = margins(case)
+    return float(first >= 1 and second <= 0)
 
 
 def _certain(case: Any) -> float:
@@ -99,7 +92,7 @@ UNLEARNING = Derivation(
         left=lambda case: np.array([_certain(case), _forgets(case)]),
         right=lambda case: np.array([_forgets(case), _possible(case)]),
         relation=Relation.AT_MOST,
-        cases=_pairs,
+        cases=pairs,
     ),
     mutants=(
         Mutant("possible taken for certain", left=lambda case: np.array([_possible(case), _forgets(case)])),
@@ -116,8 +109,8 @@ UNLEARNING = Derivation(
 
 def _lost(case: Any) -> float:
     """The first task's margin below one and the second forgotten."""
-    alpha, weight = values(case)
-    return float(1 + weight * alpha < 1 and alpha + weight <= 0)
+    first, second = margins(case)
+    return float(first < 1 and second <= 0)
 
 
 def _patterns(size: int) -> Any:
@@ -150,8 +143,7 @@ REACH = Derivation(
     kind=Kind.CLAIM,
     claim=Claim(
         statement=r"\min_\lambda \Big\{ \max_i |\lambda_i| : \sum_i \lambda_i \gamma_i \ge 1,\; \sum_i \lambda_i "
-        r"\gamma_i^2 "
-        r"\ge 1 \Big\} = \Big( \min_{0 \le w \le 1} \Vert w \gamma + (1 - w) \gamma^2 \Vert_1 \Big)^{-1}",
+        r"\gamma_i^2 \ge 1 \Big\} = \Big( \min_{0 \le w \le 1} \Vert w \gamma + (1 - w) \gamma^2 \Vert_1 \Big)^{-1}",
         left=_reach,
         right=_programme,
         relation=Relation.EQUAL,

@@ -55,8 +55,7 @@ INTERACTION = Derivation(
     kind=Kind.DEFINITION,
     claim=Claim(
         statement=r"\mathrm{SI}(u; v; w) = \log \frac{p(v,w)}{p(v)p(w)} - \log \frac{p(v,w \mid u)}{p(v \mid u)p(w "
-        r"\mid u)}"
-        r" = \log \frac{p(u,v)\,p(v,w)\,p(u,w)}{p(u)\,p(v)\,p(w)\,p(u,v,w)}",
+        r"\mid u)} = \log \frac{p(u,v)\,p(v,w)\,p(u,w)}{p(u)\,p(v)\,p(w)\,p(u,v,w)}",
         left=_definition,
         right=_symmetric,
         relation=Relation.EQUAL,
@@ -186,8 +185,7 @@ MORE = Derivation(
     kind=Kind.CLAIM,
     claim=Claim(
         statement=r"\log \frac{p(y \mid I_1 \oplus \dots \oplus I_K, x)}{\prod_i p(y \mid I_i, x)} = -(K - 1) \log "
-        r"p(y \mid x)"
-        r" + \sum_{k<K} \big[ \mathrm{SI}_k(x) - \mathrm{SI}_k(x, y) \big]",
+        r"p(y \mid x) + \sum_{k<K} \big[ \mathrm{SI}_k(x) - \mathrm{SI}_k(x, y) \big]",
         left=_ratio,
         right=_by_interaction,
         relation=Relation.EQUAL,
@@ -225,9 +223,8 @@ PARTS = Derivation(
     source="Lee 2026, equations 14 to 16, applied step by step",
     kind=Kind.SHARPER,
     claim=Claim(
-        statement=r"\sum_{k<K} \nabla \mathrm{SI}_k(x) = \sum_i \nabla \log p(x \mid I_i) - \nabla \log p(x \mid "
-        r"I_1 \oplus "
-        r"\dots \oplus I_K) - (K - 1) \nabla \log p(x)",
+        statement=r"\sum_{k<K} \nabla \mathrm{SI}_k(x) = \sum_i \nabla \log p(x \mid I_i) - \nabla \log p(x \mid I_1 "
+        r"\oplus \dots \oplus I_K) - (K - 1) \nabla \log p(x)",
         left=_package_parts,
         right=_stepwise_parts,
         relation=Relation.EQUAL,
@@ -272,8 +269,7 @@ GRADIENT = Derivation(
     kind=Kind.CLAIM,
     claim=Claim(
         statement=r"\delta_* = -\mathbb{E}_{q_*}\big[ -\nabla \log p(y \mid x) \big] - \mathbb{E}_{q_*}\big[ \nabla "
-        r"\big( "
-        r"\mathrm{SI}(I_1; I_2; x) - \mathrm{SI}(I_1; I_2; x, y) \big) \big]",
+        r"\big( \mathrm{SI}(I_1; I_2; x) - \mathrm{SI}(I_1; I_2; x, y) \big) \big]",
         left=_output_error,
         right=lambda audit: terms(audit, *_PARTS),
         relation=Relation.EQUAL,
@@ -307,8 +303,7 @@ SEAM = Derivation(
     kind=Kind.CLAIM,
     claim=Claim(
         statement=r"\delta_* = \text{(concatenated part)} + \rho, \quad \rho = -\mathbb{E}_{q_*} \nabla \big[ \log "
-        r"p(y \mid I_*, "
-        r"x) - \log p(y \mid I_1 \oplus \dots \oplus I_K, x) \big]",
+        r"p(y \mid I_*, x) - \log p(y \mid I_1 \oplus \dots \oplus I_K, x) \big]",
         left=_output_error,
         right=lambda audit: terms(audit, *_PARTS, "seam"),
         relation=Relation.EQUAL,

@@ -6,6 +6,7 @@ from diagnostics.theory.derivations.derivation import Condition
 from diagnostics.theory.loss_gap import Curvature, LossGap
 
 __all__ = [
+    "ANCHORED",
     "DIFFERENTIABLE",
     "EXPERT_BEATS_BASE",
     "LOSS",
@@ -69,6 +70,12 @@ def _outside_unit(case: LossGap) -> float:
 
 STATIONARY = Condition(
     "stationary", "(A1) the gradient vanishes at the expert", lambda case: case.way.gradient_norm, _gradient_limit
+)
+# The same of a drawn merge, whose gradient is zero or not.
+ANCHORED = Condition(
+    "stationary",
+    "(A1) the gradient vanishes at the expert",
+    lambda merge: abs(merge.task.gradient(merge.task.anchor)).max(),
 )
 DIFFERENTIABLE = Condition(
     "differentiable",

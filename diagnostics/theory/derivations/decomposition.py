@@ -86,8 +86,7 @@ DATA = Derivation(
     kind=Kind.CLAIM,
     claim=Claim(
         statement=r"\delta_i = -\sum_{x,y} \big( q_*(x,y) - \alpha_i q_i(x,y) \big) \nabla \log p_{\theta_0}(y \mid "
-        r"I_i, x)"
-        r" = G(q_*, I_i) - \alpha_i G(q_i, I_i)",
+        r"I_i, x) = G(q_*, I_i) - \alpha_i G(q_i, I_i)",
         left=_data_terms,
         right=_data_definition,
         relation=Relation.EQUAL,
@@ -125,8 +124,8 @@ OUTPUT = Derivation(
     source=_SOURCE,
     kind=Kind.CLAIM,
     claim=Claim(
-        statement=r"\delta_* = -\mathbb{E}_{q_*} \nabla \log \frac{p_{\theta_0}(y \mid I_*, x)}"
-        r"{\prod_i p_{\theta_0}(y \mid I_i, x)} = G(q_*, I_*) - \sum_i G(q_*, I_i)",
+        statement=r"\delta_* = -\mathbb{E}_{q_*} \nabla \log \frac{p_{\theta_0}(y \mid I_*, x)}{\prod_i "
+        r"p_{\theta_0}(y \mid I_i, x)} = G(q_*, I_*) - \sum_i G(q_*, I_i)",
         left=lambda audit: terms(audit, "delta_star"),
         right=_output_definition,
         relation=Relation.EQUAL,

@@ -7,14 +7,12 @@ from enum import StrEnum
 from typing import Any
 
 from diagnostics.errors import InputError
-from diagnostics.exact.claims import Claim, Condition, Mutant
+from diagnostics.exact.claims import DEFAULT_EXAMPLES, Claim, Condition, Mutant
 from diagnostics.exact.describing import describe
 from diagnostics.exact.evidence import Evidence
 from diagnostics.results import Result
 
 __all__ = ["Claim", "Condition", "Derivation", "Kind", "Mutant"]
-
-DEFAULT_EXAMPLES = 300
 
 
 class Kind(StrEnum):

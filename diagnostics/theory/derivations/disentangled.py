@@ -75,9 +75,8 @@ RANGE = Derivation(
     source="Ortiz-Jimenez 2023, as used in Liu 2026",
     kind=Kind.DEFINITION,
     claim=Claim(
-        statement=r"0 \le \xi(\lambda_1, \lambda_2) = \sum_{t} \mathbb{E}_{x \sim \mu_t} \big[ \arg\max f(x; "
-        r"\theta_0 + "
-        r"\lambda_t \tau_t) \ne \arg\max f(x; \theta_0 + \lambda_1 \tau_1 + \lambda_2 \tau_2) \big] \le 2",
+        statement=r"0 \le \xi(\lambda_1, \lambda_2) = \sum_{t} \mathbb{E}_{x \sim \mu_t} \big[ \arg\max f(x; \theta_0 "
+        r"+ \lambda_t \tau_t) \ne \arg\max f(x; \theta_0 + \lambda_1 \tau_1 + \lambda_2 \tau_2) \big] \le 2",
         left=_between,
         right=lambda case: np.array([_disagreement(case), 2.0]),
         relation=Relation.AT_MOST,
@@ -137,8 +136,7 @@ NTK = Derivation(
     kind=Kind.CLAIM,
     claim=Claim(
         statement=r"| f(x; \theta_0 + \lambda_1 \tau_1 + \lambda_2 \tau_2) - f(x; \theta_0 + \lambda_t \tau_t) | = "
-        r"|\lambda_j| "
-        r"\, | \tau_j^\top J(x) |, \quad x \sim \mu_t,\; j \ne t",
+        r"|\lambda_j| \, | \tau_j^\top J(x) |, \quad x \sim \mu_t,\; j \ne t",
         left=_changes,
         right=_products,
         relation=Relation.EQUAL,
@@ -173,7 +171,10 @@ PREDICTIONS = Derivation(
         assumptions=(_UNTOUCHED,),
         sizes=(1, 2, 3),
     ),
-    mutants=(Mutant("a vector that moves the other task's outputs", without="untouched", cases=_cases),),
+    mutants=(
+        Mutant("a vector that moves the other task's outputs", without="untouched", cases=_cases),
+        Mutant("the base for the task's own vector", left=lambda case: _against_base(case)),
+    ),
     proof=(
         "Equal outputs have equal predictions. The converse fails for predictions, as ξ measures them: with two "
         "classes, all logits 0 at θ0 and vectors that add 1 to both logits everywhere, ξ = 0 at all coefficients and "
@@ -182,6 +183,11 @@ PREDICTIONS = Derivation(
     ),
     code=("diagnostics.disentanglement_error",),
 )
+
+
+def _against_base(case: _Linear) -> float:
+    plain = values(case)
+    return float(sum(np.mean(plain.base[t].argmax(-1) != plain.merged(t).argmax(-1)) for t in (0, 1)))
 
 
 def _own_products(case: _Linear) -> Any:

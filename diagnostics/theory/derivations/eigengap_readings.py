@@ -172,6 +172,53 @@ def _planted(blocks: Blocks) -> float:
     return float(len(blocks))
 
 
+_RELATIVE = Claim(
+    statement=r"\arg\max_{1 < i \le T-1} \big( 1 - \lambda^{(i)} / \lambda^{(i+1)} \big) = k \text{ for } k \text{ "
+    r"groups of any sizes and similarities}",
+    left=_read("relative"),
+    right=_planted,
+    relation=Relation.EQUAL,
+    cases=_blocks,
+    sizes=(1, 2, 3),
+)
+EIGENGAP = Derivation(
+    id="2.12",
+    title="The largest relative gap of the Laplacian's eigenvalues counts groups; the largest absolute gap may not.",
+    source=_SOURCE,
+    kind=Kind.CLAIM,
+    claim=_RELATIVE,
+    mutants=(
+        Mutant("one more", right=lambda blocks: _planted(blocks) + 1),
+        Mutant("the absolute gap", left=_read("stated")),
+    ),
+    published=Claim(
+        statement=r"\arg\max_{1 < i \le T-1} \big( \lambda^{(i+1)} - \lambda^{(i)} \big) = k",
+        left=_read("stated"),
+        right=_planted,
+        relation=Relation.EQUAL,
+        cases=_blocks,
+        sizes=(1, 2, 3),
+    ),
+    correction=(
+        "A group of s vectors with similarity w has the eigenvalues 0 and, s − 1 times, s·w, so groups that differ in "
+        "size or in similarity open gaps of their own above the one that counts groups. The rule as published is right "
+        "for groups that are alike. The gap as a share of the upper eigenvalue is one exactly at k, whatever the sizes "
+        "and similarities. Neither can say that there is one group, or that all are alone."
+    ),
+    counterexample=[(2, 16), (2, 4)],
+    by_hand=(
+        "Two pairs, one with cosine 1 and one with cosine ¼, orthogonal to each other. The Laplacian of a pair with "
+        "weight w is [[w, −w], [−w, w]], with eigenvalues 0 and 2w. All four are 0, 0, ½, 2: the gaps at i = 2 and 3 "
+        "are ½ and 3/2, so the rule finds three groups. The relative gaps are 1 and ¾."
+    ),
+    proof=(
+        "The Laplacian of perfect blocks has exactly k eigenvalues of zero and T − k above it, and there are some as T "
+        "> k. At i = k the relative gap is 1 − 0 = 1; above it is below 1, and below k it is 0 by convention."
+    ),
+    code=("diagnostics.theory.eigengap.eigengap", "diagnostics.task_vector_bases"),
+)
+
+
 def _largest_step(blocks: Blocks) -> float:
     """The largest gap between the s·w of different groups."""
     return float(np.max(np.diff(_levels(blocks)), initial=0.0))
@@ -259,4 +306,4 @@ NORMALISED = Derivation(
     ),
     code=("diagnostics.theory.eigengap.eigengap",),
 )
-DERIVATIONS = (RULE, SPECTRUM, STATED, NORMALISED)
+DERIVATIONS = (EIGENGAP, RULE, SPECTRUM, STATED, NORMALISED)

@@ -66,8 +66,8 @@ GRADIENT_NORM = Derivation(
     kind=Kind.SHARPER,
     claim=dataclasses.replace(
         _CLAIM,
-        statement=r"L_k(\theta^*) - L_k(\theta_k) \le \Vert \nabla L_k(\theta_k) \Vert \sqrt{2 C (1 + \varepsilon)} "
-        r"+ L_k C (1 + \varepsilon)",
+        statement=r"L_k(\theta^*) - L_k(\theta_k) \le \Vert \nabla L_k(\theta_k) \Vert \sqrt{2 C (1 + \varepsilon)} + "
+        r"L_k C (1 + \varepsilon)",
         right=lambda case: _reach(case) + _bound(case),
     ),
     mutants=(

@@ -45,8 +45,7 @@ RANK = Derivation(
     kind=Kind.CLAIM,
     claim=Claim(
         statement=r"\sum_{i > r} \sigma_i^2 \le \Vert \Delta W - A B \Vert_F^2 \quad \text{for all } A \in "
-        r"\mathbb{R}^{m "
-        r"\times r}, B \in \mathbb{R}^{r \times n}",
+        r"\mathbb{R}^{m \times r}, B \in \mathbb{R}^{r \times n}",
         left=_tail,
         right=_error,
         relation=Relation.AT_MOST,

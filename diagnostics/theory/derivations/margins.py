@@ -17,27 +17,41 @@ from diagnostics.results import Verdict
 from diagnostics.theory.coefficient_conditions import TargetRegion, coefficient_region
 from diagnostics.theory.derivations.derivation import Claim, Condition, Derivation, Kind, Mutant
 
-__all__ = ["DERIVATIONS"]
+__all__ = ["DERIVATIONS", "margins", "pairs"]
 
 _MODEL = "in the model of linear margins"
 
 
-def _pairs(size: int) -> Any:
-    """α and λ in eighths, so that sums and products are exact."""
+def pairs(size: int) -> Any:
+    """Draw α and λ in eighths, so that sums and products are exact.
+
+    Args:
+        size: Twice this is the largest |λ|.
+
+    Returns:
+        A strategy for pairs.
+    """
     from hypothesis import strategies as st
 
     relations = st.integers(-8, 8).map(lambda eighths: eighths / 8)
     return st.tuples(relations, st.integers(-16 * size, 16 * size).map(lambda eighths: eighths / 8))
 
 
-def _margins(case: Any) -> Any:
-    """Both margins, from the Gram matrix of the patterns."""
+def margins(case: Any) -> Any:
+    """Return both margins, from the Gram matrix of the patterns.
+
+    Args:
+        case: α and λ.
+
+    Returns:
+        1 + λα and α + λ.
+    """
     alpha, weight = values(case)
     return np.array([[1.0, alpha], [alpha, 1.0]]) @ np.array([1.0, weight])
 
 
 def _both_right(case: Any) -> float:
-    return float(np.min(_margins(case)) > 0)
+    return float(np.min(margins(case)) > 0)
 
 
 def _between(case: Any, upper: bool = True) -> float:
@@ -58,13 +72,13 @@ SIGNS = Derivation(
         left=_both_right,
         right=_between,
         relation=Relation.EQUAL,
-        cases=_pairs,
+        cases=pairs,
         assumptions=(_UNIT,),
     ),
     mutants=(
         Mutant("no upper end", right=lambda case: _between(case, upper=False)),
         Mutant("no λ for α < 0, as for margins of one", right=lambda case: _between(case) * (values(case[0]) >= 0)),
-        Mutant("patterns of any length", without="unit", cases=lambda size: _pairs(size).map(_doubled)),
+        Mutant("patterns of any length", without="unit", cases=lambda size: pairs(size).map(_doubled)),
     ),
     proof=(
         "α + λ > 0 is λ > −α. 1 + λα > 0 is λ < 1/|α| for α < 0; for α ≥ 0 it follows, as λα > −α² ≥ −1. For −1 < α < "
@@ -88,7 +102,7 @@ def _best_kept(case: Any) -> float:
 
 
 def _aligned(size: int) -> Any:
-    return _pairs(size).map(lambda case: (abs(case[0]), case[1]))
+    return pairs(size).map(lambda case: (abs(case[0]), case[1]))
 
 
 _ALIGNED = Condition("aligned", "the tasks are not contradictory, α ≥ 0", lambda case: -case[0] if case[0] < 0 else 0.0)
@@ -107,7 +121,7 @@ ALIGNED = Derivation(
     ),
     mutants=(
         Mutant("1 − α", right=lambda case: 1 - case[0]),
-        Mutant("contradictory tasks too", without="aligned", cases=_pairs),
+        Mutant("contradictory tasks too", without="aligned", cases=pairs),
     ),
     proof=(
         "1 + λα grows with λ for α > 0, so the best λ is the largest one allowed, −α. To keep a margin of 1 − κ needs "

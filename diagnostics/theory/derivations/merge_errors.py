@@ -11,9 +11,9 @@ from diagnostics.exact.gradients import FirstGradients
 from diagnostics.exact.relations import Relation
 from diagnostics.exact.rounding import UNIT, Rounded, values
 from diagnostics.theory.derivations.derivation import Claim, Condition, Derivation, Kind, Mutant
-from diagnostics.theory.merge_error import matched_coefficients, merge_error_rows, step_sizes
+from diagnostics.theory.merge_error import matched_alphas, matched_coefficients, merge_error_rows, step_sizes
 
-__all__ = ["ALIGNED", "DERIVATIONS"]
+__all__ = ["DERIVATIONS"]
 
 _SOURCE = "Lee 2026, equation 4"
 
@@ -94,8 +94,8 @@ FIT = Derivation(
     source="least squares, for Lee 2026's assumption τ ≈ η g",
     kind=Kind.DEFINITION,
     claim=Claim(
-        statement=r"\Vert \tau_i - \eta_i g_i \Vert^2 \le \Vert \tau_i - t g_i \Vert^2, \quad "
-        r"\eta_i = \langle \tau_i, g_i \rangle / \Vert g_i \Vert^2",
+        statement=r"\Vert \tau_i - \eta_i g_i \Vert^2 \le \Vert \tau_i - t g_i \Vert^2, \quad \eta_i = \langle "
+        r"\tau_i, g_i \rangle / \Vert g_i \Vert^2",
         left=lambda case: _remainder(case, _steps(case)[0]),
         right=lambda case: _remainder(case, case.alphas[0]),
         relation=Relation.AT_MOST,
@@ -151,7 +151,7 @@ def _not_squared(case: FirstGradients) -> Any:
     return _squares(case) - rest + np.sqrt(rest)
 
 
-ALIGNED = Condition(
+_ALIGNED = Condition(
     "aligned",
     "(1.4) every task vector is a multiple of its gradient",
     lambda case: max(abs(row).max() for row in _remainders(case)),
@@ -174,8 +174,8 @@ PARTS = Derivation(
     source=_SOURCE,
     kind=Kind.CLAIM,
     claim=Claim(
-        statement=r"\tau_* - \sum_i \frac{\alpha_i \eta_*}{\eta_i} \tau_i = \eta_* \nabla\mathcal{E}(\theta_0) + r_* - "
-        r"\sum_i \frac{\alpha_i \eta_*}{\eta_i} r_i",
+        statement=r"\tau_* - \sum_i \frac{\alpha_i \eta_*}{\eta_i} \tau_i = \eta_* \nabla\mathcal{E}(\theta_0) + r_* "
+        r"- \sum_i \frac{\alpha_i \eta_*}{\eta_i} r_i",
         left=_delta,
         right=_parts,
         relation=Relation.EQUAL,
@@ -192,7 +192,7 @@ PARTS = Derivation(
         right=lambda case: -_explained(case),
         relation=Relation.EQUAL,
         cases=_aligned,
-        assumptions=(ALIGNED,),
+        assumptions=(_ALIGNED,),
         tolerance=lambda case: _ROUNDING * max(1.0, float(abs(case.vectors).max())),
     ),
     correction=(
@@ -250,4 +250,58 @@ MISS = Derivation(
     ),
     code=("diagnostics.merge_error",),
 )
-DERIVATIONS = (ERROR, FIT, PYTHAGORAS, PARTS, MISS)
+
+
+def _miss(case: FirstGradients) -> Any:
+    """‖τ_* − Σ λ_i τ_i‖, with the drawn coefficients for λ."""
+    return np.sqrt((case.merge_error(case.alphas) ** 2).sum())
+
+
+def _predicted(case: FirstGradients, own: bool = False) -> Any:
+    """|η_*| ‖g_* − Σ α_i g_i‖ with the α_i that belong to the λ_i, or with the λ_i themselves."""
+    etas = _steps(case)
+    alphas = case.alphas if own else np.array(matched_alphas(etas, list(values(case.alphas))))
+    error = case.gradients[0] - alphas @ case.gradients[1:]
+    return abs(etas[0]) * np.sqrt((error**2).sum())
+
+
+def _rounding(case: FirstGradients) -> float:
+    """Task vectors are multiples of gradients to a few roundings of themselves, and η and α to a few of the sums."""
+    return 1e-12 * float(abs(case.vectors).max()) * (1 + float(abs(case.alphas).sum()))
+
+
+FAILURE = Derivation(
+    id="1.15-failure",
+    title="Where task vectors are multiples of gradients a merge misses by the alignment error, whatever its λ.",
+    source="Lee 2026, on when task arithmetic fails",
+    kind=Kind.CLAIM,
+    claim=Claim(
+        statement=r"\tau_i = \eta_i g_i \;\Rightarrow\; \Big\Vert \tau_* - \sum_i \lambda_i \tau_i \Big\Vert = "
+        r"|\eta_*| \, \Vert \nabla\mathcal{E}(\theta_0) \Vert \text{ with } \alpha_i = \lambda_i \eta_i / \eta_*",
+        left=_miss,
+        right=_predicted,
+        relation=Relation.EQUAL,
+        cases=_aligned,
+        assumptions=(_ALIGNED,),
+        tolerance=_rounding,
+    ),
+    mutants=(
+        Mutant("task vectors that are no multiples of gradients", without="aligned", cases=_cases),
+        Mutant(
+            "missing at least as far, with any task vectors",
+            left=_predicted,
+            right=_miss,
+            relation=Relation.AT_MOST,
+            without="aligned",
+            cases=_cases,
+        ),
+        Mutant("α = λ", right=lambda case: _predicted(case, own=True)),
+    ),
+    proof=(
+        "(1.5) without remainders. So under (1.4) a merge fails unless the terms of ∇ℰ are small or cancel, at any "
+        "coefficients: none makes the miss smaller than |η_*| ‖g_*‖ times the sine of (1.6). Without (1.4) neither "
+        "half is true: (1.15-miss) has the example of a perfect merge beside a large ∇ℰ."
+    ),
+    code=("diagnostics.merge_error", "diagnostics.theory.merge_error.matched_alphas"),
+)
+DERIVATIONS = (ERROR, FIT, PYTHAGORAS, PARTS, MISS, FAILURE)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from diagnostics.exact.relations import Relation
+from diagnostics.exact.surface import Surface
 from diagnostics.theory.derivations.derivation import Claim, Condition, Derivation, Kind, Mutant
+from diagnostics.theory.derivations.output_expansion import with_monomials
 
 __all__ = ["DERIVATIONS"]
 
@@ -77,84 +78,50 @@ PARTNERS = Derivation(
 )
 
 
-@dataclass(frozen=True)
-class _Square:
-    """The part of an output that is mixed: k λ_iλ_j + p λ_i²λ_j + q λ_iλ_j², and what belongs to one ray alone.
-
-    Attributes:
-        bilinear: k.
-        own_twice: p.
-        partner_twice: q.
-        rays: Coefficients of λ_i, λ_i², λ_i³ and of λ_j, λ_j², λ_j³, [2, 3].
-        own: λ_i.
-        partner: λ_j.
-    """
-
-    bilinear: Any
-    own_twice: Any
-    partner_twice: Any
-    rays: Any
-    own: Any
-    partner: Any
-
-    def value(self, own: Any, partner: Any) -> Any:
-        """f(λ_i, λ_j) − f(0, 0)."""
-        mixed = own * partner * (self.bilinear + self.own_twice * own + self.partner_twice * partner)
-        return mixed + self.rays[0] @ _powers(own) + self.rays[1] @ _powers(partner)
-
-    def toward_own(self, own: Any, partner: Any) -> Any:
-        """∂f/∂λ_i, a product of J with τ_i."""
-        mixed = partner * (self.bilinear + 2 * self.own_twice * own + self.partner_twice * partner)
-        return mixed + self.rays[0] @ _slopes(own)
-
-    def toward_partner(self, own: Any, partner: Any) -> Any:
-        """∂f/∂λ_j, a product of J with τ_j."""
-        mixed = own * (self.bilinear + self.own_twice * own + 2 * self.partner_twice * partner)
-        return mixed + self.rays[1] @ _slopes(partner)
-
-    @property
-    def mixed(self) -> Any:
-        """f(λ_i, λ_j) − f(λ_i, 0) − f(0, λ_j) + f(0, 0)."""
-        return self.value(self.own, self.partner) - self.value(self.own, 0.0) - self.value(0.0, self.partner)
-
-    @property
-    def estimates(self) -> tuple[Any, Any]:
-        """J(θ_i)τ_j − J(θ_0)τ_j and J(θ_j)τ_i − J(θ_0)τ_i."""
-        first = self.toward_partner(1.0, 0.0) - self.toward_partner(0.0, 0.0)
-        return first, self.toward_own(0.0, 1.0) - self.toward_own(0.0, 0.0)
+def _each(case: Surface) -> Any:
+    return np.stack([case.own * case.partner * estimate for estimate in case.estimates])
 
 
-def _powers(weight: Any) -> Any:
-    return np.stack([weight + 0.0, weight**2, weight**3])
+MIXED = Derivation(
+    id="5.3",
+    title="Both estimates of the mixed part are exact where it is bilinear, at any coefficients.",
+    source="the square of own and partner coefficients",
+    kind=Kind.CLAIM,
+    claim=Claim(
+        statement=r"m = J(\theta_i)\tau_j - J(\theta_0)\tau_j = J(\theta_j)\tau_i - J(\theta_0)\tau_i, \quad f - "
+        r"(\text{rays}) = m\, \lambda_i \lambda_j",
+        left=_each,
+        right=lambda case: np.stack([case.mixed, case.mixed]),
+        relation=Relation.EQUAL,
+        cases=with_monomials(lambda p, q: p * q == 0 or p == q == 1),
+        sizes=(1,),
+    ),
+    mutants=(
+        Mutant("half of it", left=lambda case: _each(case) / 2),
+        Mutant("for cubic mixed parts", cases=with_monomials(lambda p, q: p + q <= 3), sizes=(1,)),
+    ),
+    code=("diagnostics.predict_merge",),
+)
 
 
-def _slopes(weight: Any) -> Any:
-    return np.stack([1.0 + 0.0 * weight, 2.0 * weight, 3 * weight**2])
+# Everything of degree three, off the ends too.
+_CUBICS = with_monomials(lambda p, q: p + q <= 3, -1.0, 2.0)
 
 
-def _squares(size: int) -> Any:
-    from hypothesis import strategies as st
-
-    from diagnostics.testing.numbers import arrays, numbers
-
-    entries = [numbers()] * 3
-    return st.builds(_Square, *entries, arrays(2, 3), numbers(-1, 2), numbers(-1, 2))
-
-
-def _estimated(case: _Square, first: Any, second: Any) -> Any:
+def _estimated(case: Surface, first: Any, second: Any) -> Any:
     """λ_iλ_j times a weighted mean of both estimates."""
     one, two = case.estimates
     return case.own * case.partner * (first * one + second * two)
 
 
-def _by_each(case: _Square) -> Any:
+def _by_each(case: Surface) -> Any:
     """By the first estimate, by the second, and by their mean."""
     return np.stack([_estimated(case, *weights) for weights in ((1.0, 0.0), (0.0, 1.0), (0.5, 0.5))])
 
 
-def _missed(case: _Square, sign: float = 1.0) -> Any:
+def _missed(case: Surface, sign: float = 1.0) -> Any:
     """The mixed part and what each of the three misses."""
-    own, partner, p, q = case.own, case.partner, case.own_twice, case.partner_twice
+    own, partner, p, q = case.own, case.partner, case.coefficients[2][1], case.coefficients[1][2]
     errors = (p * (1 - own) - q * partner, q * (1 - partner) - p * own, p * (0.5 - own) + q * (0.5 - partner))
     return np.stack([case.mixed + sign * own * partner * error for error in errors])
 
@@ -172,7 +139,7 @@ ERRORS = Derivation(
         left=_by_each,
         right=_missed,
         relation=Relation.EQUAL,
-        cases=_squares,
+        cases=_CUBICS,
         sizes=(1,),
     ),
     mutants=(
@@ -191,10 +158,10 @@ ERRORS = Derivation(
 def _on_simplex(size: int) -> Any:
     from hypothesis import strategies as st
 
-    def placed(case: _Square, own: float) -> _Square:
-        return _Square(case.bilinear, case.own_twice, case.partner_twice, case.rays, own, 1 - own)
+    def placed(case: Surface, own: float) -> Surface:
+        return Surface(case.coefficients, own, 1 - own)
 
-    return st.builds(placed, _squares(size), st.integers(-8, 24).map(lambda n: n / 16))
+    return st.builds(placed, _CUBICS(size), st.integers(-8, 24).map(lambda n: n / 16))
 
 
 _SIMPLEX = Condition("simplex", "λ_i + λ_j = 1", lambda case: abs(case.own + case.partner - 1))
@@ -204,8 +171,8 @@ WEIGHTED = Derivation(
     source="sharper form of the square of own and partner coefficients",
     kind=Kind.SHARPER,
     claim=Claim(
-        statement=r"\lambda_i + \lambda_j = 1 \;\Rightarrow\; M(\lambda_i, \lambda_j) = \lambda_i \lambda_j (\lambda_i "
-        r"m_1 + \lambda_j m_2)",
+        statement=r"\lambda_i + \lambda_j = 1 \;\Rightarrow\; M(\lambda_i, \lambda_j) = \lambda_i \lambda_j "
+        r"(\lambda_i m_1 + \lambda_j m_2)",
         left=lambda case: _estimated(case, case.own, case.partner),
         right=lambda case: case.mixed,
         relation=Relation.EQUAL,
@@ -214,7 +181,7 @@ WEIGHTED = Derivation(
         sizes=(1,),
     ),
     mutants=(
-        Mutant("off the simplex", without="simplex", cases=_squares),
+        Mutant("off the simplex", without="simplex", cases=_CUBICS),
         Mutant("the weights exchanged", left=lambda case: _estimated(case, case.partner, case.own)),
         Mutant("equal weights", left=lambda case: _estimated(case, 0.5, 0.5)),
     ),
@@ -226,4 +193,4 @@ WEIGHTED = Derivation(
     ),
     code=("diagnostics.predict_merge",),
 )
-DERIVATIONS = (PARTNERS, ERRORS, WEIGHTED)
+DERIVATIONS = (PARTNERS, MIXED, ERRORS, WEIGHTED)

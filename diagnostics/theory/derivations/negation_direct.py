@@ -8,7 +8,8 @@ import numpy as np
 
 from diagnostics.exact.merge import Merge
 from diagnostics.exact.relations import Relation
-from diagnostics.theory.derivations.derivation import Claim, Condition, Derivation, Kind, Mutant
+from diagnostics.theory.derivations.conditions import ANCHORED
+from diagnostics.theory.derivations.derivation import Claim, Derivation, Kind, Mutant
 from diagnostics.theory.derivations.negation import negation_bound
 from diagnostics.theory.derivations.ways import spectral_norm
 
@@ -78,26 +79,19 @@ def _with_C(merge: Merge) -> Any:
     return direct_bound(_smoothness(merge), merge.C, -merge.coefficients[1])
 
 
-_STATIONARY = Condition(
-    "stationary",
-    "(A1) the gradient vanishes at the expert",
-    lambda merge: abs(merge.task.gradient(merge.task.anchor)).max(),
-)
-
 DIRECT = Derivation(
     id="2.2-direct",
     title="Negation costs another task at most L (α‖τ_i‖‖τ_j‖ + ½α²‖τ_i‖²), whatever their similarity.",
     source="sharper form of Zeng 2025, theorem on negation",
     kind=Kind.SHARPER,
     claim=Claim(
-        statement=r"L_j(\theta_0 - \alpha \tau_i) - L_j(\theta_0) \le "
-        r"L \big( \alpha \Vert \tau_i \Vert \Vert \tau_j \Vert + \tfrac12 \alpha^2 \Vert \tau_i \Vert^2 \big) "
-        r"\le L C (\alpha + \tfrac12 \alpha^2)",
+        statement=r"L_j(\theta_0 - \alpha \tau_i) - L_j(\theta_0) \le L \big( \alpha \Vert \tau_i \Vert \Vert \tau_j "
+        r"\Vert + \tfrac12 \alpha^2 \Vert \tau_i \Vert^2 \big) \le L C (\alpha + \tfrac12 \alpha^2)",
         left=lambda merge: np.stack([_gap(merge), _with_norms(merge)]),
         right=lambda merge: np.stack([_with_norms(merge), _with_C(merge)]),
         relation=Relation.AT_MOST,
         cases=_cases,
-        assumptions=(_STATIONARY,),
+        assumptions=(ANCHORED,),
     ),
     mutants=(
         Mutant("half of the bound", right=lambda merge: np.stack([_with_norms(merge), _with_C(merge)]) / 2),

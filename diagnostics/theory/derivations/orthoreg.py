@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from diagnostics.exact.relations import Relation
+from diagnostics.exact.smooth import five_points
 from diagnostics.theory.derivations.derivation import Claim, Derivation, Kind, Mutant
 
-__all__ = ["DERIVATIONS"]
+__all__ = ["DERIVATIONS", "paper_penalty"]
 
 _SOURCE = "Liu 2026"
 
@@ -29,7 +30,15 @@ def _excess(update: Any, *, rows: bool = False) -> Any:
     return gram - np.eye(gram.shape[0])
 
 
-def _paper(update: Any) -> Any:
+def paper_penalty(update: Any) -> Any:
+    """Return ‖ΔWᵀΔW − I‖_F².
+
+    Args:
+        update: ΔW, [r, c].
+
+    Returns:
+        The penalty.
+    """
     return (_excess(update) ** 2).sum()
 
 
@@ -39,11 +48,9 @@ def _code(update: Any) -> Any:
 
 
 def _slope(case: Any) -> Any:
-    """d/dt ‖·‖² of ΔW + tV at t = 0 by central differences, exact for polynomials of degree four."""
+    """d/dt of the penalty of ΔW + tV at t = 0."""
     update, direction = case
-    near = _paper(update + direction) - _paper(update - direction)
-    far = _paper(update + 2 * direction) - _paper(update - 2 * direction)
-    return (8 * near - far) / 12
+    return five_points(lambda step: paper_penalty(update + step * direction))
 
 
 def _gradient(case: Any) -> Any:
@@ -81,9 +88,8 @@ FORMS = Derivation(
     kind=Kind.CLAIM,
     claim=Claim(
         statement=r"\Vert \Delta W^\top \Delta W - I \Vert_F^2 = \Vert \Delta W \Delta W^\top - I \Vert_F^2 + (c - "
-        r"r), \quad "
-        r"\Delta W \in \mathbb{R}^{r \times c},\; r < c",
-        left=lambda case: _paper(case[0]),
+        r"r), \quad \Delta W \in \mathbb{R}^{r \times c},\; r < c",
+        left=lambda case: paper_penalty(case[0]),
         right=lambda case: _code(case[0]) + _too_many(case[0]),
         relation=Relation.EQUAL,
         cases=_updates,
@@ -153,7 +159,7 @@ def _cosine(case: Any) -> Any:
 
 
 def _penalties(case: Any) -> Any:
-    return np.stack([_paper(case[0]), _paper(case[1])])
+    return np.stack([paper_penalty(case[0]), paper_penalty(case[1])])
 
 
 BETWEEN = Derivation(
@@ -162,9 +168,8 @@ BETWEEN = Derivation(
     source=_SOURCE,
     kind=Kind.CLAIM,
     claim=Claim(
-        statement=r"\Delta W_t^\top \Delta W_t = \Delta W_j^\top \Delta W_j = I \;\Rightarrow\; \text{both "
-        r"penalties are } 0, "
-        r"\quad -1 \le \cos(\Delta W_t, \Delta W_j) \le 1",
+        statement=r"\Delta W_t^\top \Delta W_t = \Delta W_j^\top \Delta W_j = I \;\Rightarrow\; \text{both penalties "
+        r"are } 0, \quad -1 \le \cos(\Delta W_t, \Delta W_j) \le 1",
         left=_penalties,
         right=lambda case: 0 * _penalties(case),
         relation=Relation.EQUAL,

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from diagnostics.exact.relations import Relation
+from diagnostics.exact.smooth import five_points
 from diagnostics.theory.derivations.derivation import Claim, Derivation, Kind, Mutant
+from diagnostics.theory.derivations.orthoreg import paper_penalty
 
 __all__ = ["DERIVATIONS"]
 
@@ -26,18 +28,14 @@ def _updates(size: int) -> Any:
 
 
 def _gradient(update: Any) -> Any:
-    """∇‖ΔWᵀΔW − I‖_F², an entry at a time, by central differences exact for polynomials of degree four."""
+    """∇‖ΔWᵀΔW − I‖_F², an entry at a time."""
     rows, columns = update.shape
     units = np.eye(rows * columns).reshape(rows * columns, rows, columns)
 
-    def penalty(moved: Any) -> Any:
-        return ((moved.T @ moved - np.eye(columns)) ** 2).sum()
+    def slope(unit: Any) -> Any:
+        return five_points(lambda step: paper_penalty(update + step * unit))
 
-    slopes = [
-        (8 * (penalty(update + e) - penalty(update - e)) - penalty(update + 2 * e) + penalty(update - 2 * e)) / 12
-        for e in units
-    ]
-    return np.stack(slopes).reshape(rows, columns)
+    return np.stack([slope(unit) for unit in units]).reshape(rows, columns)
 
 
 def _length(matrix: Any) -> Any:
@@ -60,8 +58,8 @@ INFLATION = Derivation(
     source=_SOURCE,
     kind=Kind.SHARPER,
     claim=Claim(
-        statement=r"\Vert \nabla P + 4 \Delta W \Vert_F \le 4 \Vert \Delta W \Vert_2^2 \Vert \Delta W \Vert_F, \quad P "
-        r"= \Vert \Delta W^\top \Delta W - I \Vert_F^2",
+        statement=r"\Vert \nabla P + 4 \Delta W \Vert_F \le 4 \Vert \Delta W \Vert_2^2 \Vert \Delta W \Vert_F, \quad "
+        r"P = \Vert \Delta W^\top \Delta W - I \Vert_F^2",
         left=_turned,
         right=_cubed,
         relation=Relation.AT_MOST,

@@ -126,8 +126,8 @@ FINITE = Derivation(
     source="survey sampling, for Lee 2026, as measured from data",
     kind=Kind.SHARPER,
     claim=Claim(
-        statement=r"\mathbb{E} \Big\Vert \frac1n \sum_a g_a \Big\Vert^2 = \Vert \bar g \Vert^2 + "
-        r"\frac{N - n}{N - 1} \cdot \frac{\mathrm{tr}\,\mathrm{Cov}(g)}{n}, \quad \bar g = \frac1N \sum_{a=1}^N g_a",
+        statement=r"\mathbb{E} \Big\Vert \frac1n \sum_a g_a \Big\Vert^2 = \Vert \bar g \Vert^2 + \frac{N - n}{N - 1} "
+        r"\cdot \frac{\mathrm{tr}\,\mathrm{Cov}(g)}{n}, \quad \bar g = \frac1N \sum_{a=1}^N g_a",
         left=_without_replacement,
         right=_finite,
         relation=Relation.EQUAL,

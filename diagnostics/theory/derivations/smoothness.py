@@ -46,9 +46,9 @@ SMOOTHNESS = Derivation(
     source="Zeng 2025, assumption of local smoothness",
     kind=Kind.CLAIM,
     claim=Claim(
-        statement=r"L_i(\theta) - L_i(\theta_i) \le \langle \theta - \theta_i, \nabla L_i(\theta_i) \rangle + \tfrac12 "
-        r"\max_{0 \le s \le 1} \Vert \nabla^2 L_i(\theta_i + s(\theta - \theta_i)) \Vert_2 \, \Vert \theta - \theta_i "
-        r"\Vert^2",
+        statement=r"L_i(\theta) - L_i(\theta_i) \le \langle \theta - \theta_i, \nabla L_i(\theta_i) \rangle + "
+        r"\tfrac12 \max_{0 \le s \le 1} \Vert \nabla^2 L_i(\theta_i + s(\theta - \theta_i)) \Vert_2 \, \Vert \theta - "
+        r"\theta_i \Vert^2",
         left=_rise,
         right=_along,
         relation=Relation.AT_MOST,
@@ -61,8 +61,8 @@ SMOOTHNESS = Derivation(
         Mutant("the gradient term lost", right=lambda case: _along(case) - case.way.slope),
     ),
     published=Claim(
-        statement=r"L_i(\theta) - L_i(\theta_i) \le \langle \theta - \theta_i, \nabla L_i(\theta_i) \rangle + \tfrac12 "
-        r"\Vert \nabla^2 L_i(\theta_i) \Vert_2 \Vert \theta - \theta_i \Vert^2",
+        statement=r"L_i(\theta) - L_i(\theta_i) \le \langle \theta - \theta_i, \nabla L_i(\theta_i) \rangle + "
+        r"\tfrac12 \Vert \nabla^2 L_i(\theta_i) \Vert_2 \Vert \theta - \theta_i \Vert^2",
         left=_rise,
         right=_at_expert,
         relation=Relation.AT_MOST,

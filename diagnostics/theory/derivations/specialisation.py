@@ -43,8 +43,8 @@ CENTRED = Derivation(
     source="sharper form of Liu 2026, lemma for the NTK regime",
     kind=Kind.SHARPER,
     claim=Claim(
-        statement=r"C \big( \log p(x; \theta_0 + \lambda_1 \tau_1 + \lambda_2 \tau_2) - \log p(x; \theta_0 + \lambda_t "
-        r"\tau_t) \big) = \lambda_j\, C J(x) \tau_j, \quad C = I - \tfrac1n 11^\top",
+        statement=r"C \big( \log p(x; \theta_0 + \lambda_1 \tau_1 + \lambda_2 \tau_2) - \log p(x; \theta_0 + "
+        r"\lambda_t \tau_t) \big) = \lambda_j\, C J(x) \tau_j, \quad C = I - \tfrac1n 11^\top",
         left=_seen,
         right=lambda case: case[2] * _centred(case[1]),
         relation=Relation.EQUAL,

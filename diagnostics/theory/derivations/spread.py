@@ -115,8 +115,8 @@ CLOSED = Derivation(
     source=_SOURCE,
     kind=Kind.CLAIM,
     claim=Claim(
-        statement=r"\sum_j t_j^2 + 2 \varepsilon \sum_{i<j} |t_i t_j| = "
-        r"(1 - \varepsilon) \Big( \sum_j \alpha_j^2 - 2 \alpha_k + 1 \Big) + 4 \varepsilon (\alpha_k - 1)^2",
+        statement=r"\sum_j t_j^2 + 2 \varepsilon \sum_{i<j} |t_i t_j| = (1 - \varepsilon) \Big( \sum_j \alpha_j^2 - 2 "
+        r"\alpha_k + 1 \Big) + 4 \varepsilon (\alpha_k - 1)^2",
         left=_factor,
         right=_closed,
         relation=Relation.EQUAL,
@@ -163,8 +163,8 @@ ATTAINED = Derivation(
     source="sharper reading of Zeng 2025, proof of the theorem on addition",
     kind=Kind.SHARPER,
     claim=Claim(
-        statement=r"\max_{\Vert \tau_i \Vert^2 \le C,\; |\cos| \le \varepsilon} \Big\Vert \sum_j t_j \tau_j \Big"
-        r"\Vert^2 = C \Big[ \sum_j t_j^2 + 2 \varepsilon \sum_{i<j} |t_i t_j| \Big]",
+        statement=r"\max_{\Vert \tau_i \Vert^2 \le C,\; |\cos| \le \varepsilon} \Big\Vert \sum_j t_j \tau_j "
+        r"\Big\Vert^2 = C \Big[ \sum_j t_j^2 + 2 \varepsilon \sum_{i<j} |t_i t_j| \Big]",
         left=_worst_vectors,
         right=_factor,
         relation=Relation.EQUAL,

@@ -12,7 +12,8 @@ import torch
 from diagnostics.exact.merge import Merge
 from diagnostics.exact.relations import Relation
 from diagnostics.exact.rounding import UNIT, Rounded, values
-from diagnostics.theory.derivations.derivation import Claim, Condition, Derivation, Kind, Mutant
+from diagnostics.theory.derivations.conditions import ANCHORED
+from diagnostics.theory.derivations.derivation import Claim, Derivation, Kind, Mutant
 from diagnostics.theory.derivations.ways import spectral_norm
 from diagnostics.theory.subspace import generalised_norm, generalised_range
 
@@ -67,11 +68,6 @@ def _half(smoothness: Any, merge: Merge) -> Any:
     return smoothness * (merge.way**2).sum() / 2
 
 
-_STATIONARY = Condition(
-    "stationary",
-    "(A1) the gradient vanishes at the expert",
-    lambda merge: abs(merge.task.gradient(merge.task.anchor)).max(),
-)
 _BOUND = Claim(
     statement=r"L_k(\theta^*) - L_k(\theta_k) \le \tfrac12 L^S \Vert v \Vert^2, \quad L^S = \max_{0 \le s \le 1}\; "
     r"\max_{u \in \mathrm{span}\{\tau\}} |u^\top \nabla^2 L_k(\theta_k + s v)\, u| / \Vert u \Vert^2",
@@ -79,7 +75,7 @@ _BOUND = Claim(
     right=lambda merge: _half(_smoothness(merge), merge),
     relation=Relation.AT_MOST,
     cases=_cases,
-    assumptions=(_STATIONARY,),
+    assumptions=(ANCHORED,),
 )
 
 SUBSPACE = Derivation(
@@ -141,8 +137,8 @@ QUOTIENT = Derivation(
     source=_SOURCE,
     kind=Kind.SHARPER,
     claim=Claim(
-        statement=r"\max_{u \in \mathrm{span}\{\tau\}} |u^\top H u| / \Vert u \Vert^2 = "
-        r"\max \{ |\lambda| : \tau^\top H \tau\, x = \lambda G x \}",
+        statement=r"\max_{u \in \mathrm{span}\{\tau\}} |u^\top H u| / \Vert u \Vert^2 = \max \{ |\lambda| : \tau^\top "
+        r"H \tau\, x = \lambda G x \}",
         left=lambda merge: _on_span(merge, merge.task.hessian, generalised_norm),
         right=_on_basis,
         relation=Relation.EQUAL,
@@ -170,8 +166,8 @@ SIGNED = Derivation(
     kind=Kind.SHARPER,
     claim=dataclasses.replace(
         _BOUND,
-        statement=r"L_k(\theta^*) - L_k(\theta_k) \le \tfrac12 \max\Big(0, \max_{0 \le s \le 1} \lambda_{\max}^S"
-        r"\big(\nabla^2 L_k(\theta_k + s v)\big)\Big) \Vert v \Vert^2",
+        statement=r"L_k(\theta^*) - L_k(\theta_k) \le \tfrac12 \max\Big(0, \max_{0 \le s \le 1} "
+        r"\lambda_{\max}^S\big(\nabla^2 L_k(\theta_k + s v)\big)\Big) \Vert v \Vert^2",
         right=lambda merge: _half(_upper(merge), merge),
     ),
     mutants=(

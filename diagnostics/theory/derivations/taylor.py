@@ -32,8 +32,8 @@ TAYLOR = Derivation(
     source="Taylor's formula, under Zeng 2025",
     kind=Kind.CLAIM,
     claim=Claim(
-        statement=r"L_k(\theta^*) - L_k(\theta_k) = \langle \nabla L_k(\theta_k), v \rangle + "
-        r"\int_0^1 (1 - s)\, v^\top \nabla^2 L_k(\theta_k + s v)\, v \,\mathrm{d}s",
+        statement=r"L_k(\theta^*) - L_k(\theta_k) = \langle \nabla L_k(\theta_k), v \rangle + \int_0^1 (1 - s)\, "
+        r"v^\top \nabla^2 L_k(\theta_k + s v)\, v \,\mathrm{d}s",
         left=lambda case: case.way.gap,
         right=_formula,
         relation=Relation.EQUAL,

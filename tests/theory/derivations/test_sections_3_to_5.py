@@ -91,7 +91,7 @@ def test_the_smallest_counterexample_to_the_eigengap_by_hand():
 
 
 @FEW
-@given(case=cases("2.13-sides", 2, 3))
+@given(case=cases("2.13", 2, 3))
 def test_a_cluster_of_opposite_vectors_is_split_into_its_sides(case):
     signs, (across, inside) = case
     same = np.equal.outer(signs, signs)
@@ -102,7 +102,7 @@ def test_a_cluster_of_opposite_vectors_is_split_into_its_sides(case):
 
 
 @FEW
-@given(case=cases("2.14-weights", 2))
+@given(case=cases("2.14", 2))
 def test_bases_move_the_base_as_the_vectors_of_their_clusters_would(case):
     clusters, weights = case
     for rows, weight in zip(clusters, weights, strict=True):
@@ -134,12 +134,12 @@ def test_mask_sharing_keeps_what_most_masks_have(masks):
     np.testing.assert_allclose(found, kept * masks.mean(0), atol=1e-12)
 
 
-@given(case=cases("2.15-saved"))
+@given(case=cases("2.15"))
 def test_memory_is_that_of_the_derivations(case):
     labels, length = case
     sizes = [labels.count(label) for label in set(labels)]
     memory = Memory(len(labels), len(sizes), 8 * length, max(sizes))
-    assert memory.saved == pytest.approx(claim("2.15-saved").right(case))
+    assert memory.saved == pytest.approx(claim("2.15").right(case))
     assert memory.search_vectors <= claim("2.15-kept").right(sizes) <= len(labels)
 
 
