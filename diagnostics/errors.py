@@ -35,3 +35,7 @@ class MismatchError(InputError):
 
 class NotDeterministicError(InputError):
     """A loss that changes between two evaluations at the same parameters."""
+
+
+class ProcessError(RuntimeError):
+    """Another of the processes that share the work failed or is gone; nothing was written."""

@@ -29,7 +29,7 @@ def rotated(spectrum: list[float], seed: int = 0) -> torch.Tensor:
 
 
 def small_network(seed: int = 0) -> torch.nn.Module:
-    """A smooth float64 network with 29 parameters."""
+    """A smooth float64 network with 26 parameters."""
     torch.manual_seed(seed)
     return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2), torch.nn.Tanh()).double()
 

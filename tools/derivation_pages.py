@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from diagnostics.theory.derivations.derivation import Derivation
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "derivations.json"
+MUTATION = ROOT / "benchmarks" / "results" / "mutation.json"
 PAGES = ROOT / "docs" / "explanation"
 SECTIONS = {
     "1": "Additive compositionality",
@@ -44,10 +46,7 @@ largest left side found as a share of the right one, 1 where a bound is attained
 state them are marked, and collected with their counterexamples under [errata](errata.md). To write your own, see
 [Write and refute a derivation](../how-to/derivations.md).
 
-Do the tests notice a wrong formula? mutmut changes one thing at a time in every function of 13 modules of `theory/`
-(the claims themselves are not among them: their wrong forms are below) and 21 of `measures/` that hold formulas. Of
-5,507 wrong versions 96.0 % are noticed, and each of the 221 others is explained
-(`python -m benchmarks.mutation --show`).
+@@MUTATION@@
 """
 _ERRATA = """# Errata
 
@@ -70,7 +69,7 @@ def pages() -> dict[str, str]:
     """Return the pages by file name."""
     stored = {item["id"]: item for item in json.loads(RESULTS.read_text())["derivations"]}
     known = derivations.all()
-    parts = [_HEAD]
+    parts = [_HEAD.replace("@@MUTATION@@", _mutation())]
     for section, items in groupby(known, lambda item: item.id.split(".")[0]):
         parts.append(f"## {section}. {SECTIONS[section]}\n")
         parts += [_entry(item, stored.get(item.id, {})) for item in items]
@@ -79,6 +78,20 @@ def pages() -> dict[str, str]:
     table += [f"| [({item.id})](#{_anchor(item)}) | {item.source} | {_cell(item.title)} |" for item in wrong]
     errata = [_ERRATA, "\n".join(table) + "\n", *(_erratum(item) for item in wrong), *_dropped(known, stored)]
     return {"derivations.md": "\n".join(parts), "errata.md": "\n".join(errata)}
+
+
+def _mutation() -> str:
+    """What the run of mutation testing found, in a paragraph."""
+    modules = json.loads(MUTATION.read_text())["modules"]
+    folders = Counter(name.partition("/")[0] for name in modules)
+    total, survived = (sum(module.get(key, 0) for module in modules.values()) for key in ("mutants", "survived"))
+    return (
+        "Do the tests notice a wrong formula? mutmut changes one thing at a time in every function of "
+        f"{folders['theory']} modules of `theory/` (the claims themselves are not among them: their wrong forms are "
+        f"below) and {folders['measures']} of `measures/` that hold formulas. Of {total:,} wrong versions "
+        f"{100 * (total - survived) / total:.1f} % are noticed, and each of the {survived} others is explained "
+        "(`python -m benchmarks.mutation --show`)."
+    )
 
 
 def _entry(item: Derivation, stored: dict[str, Any]) -> str:

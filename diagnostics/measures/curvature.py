@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diagnostics.inputs.tasks import Parameters, Task
-from diagnostics.measures.vectors import flatten, inner, unflatten
+from diagnostics.measures.hessian import HessianOperator, Slopes
+from diagnostics.measures.vectors import accumulate, flatten, inner, require_alike, unflatten, zero_vector
+from diagnostics.processes import team
 
 __all__ = ["Jet", "gradient", "hessian_vector_product", "jet", "subspace_hessian"]
-
-
-@contextmanager
-def differentiable_twice() -> Iterator[None]:
-    """Switch to the attention kernel that can be differentiated in forward mode and twice.
-
-    Yields:
-        Nothing; the fused kernels are back on leaving.
-    """
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
 
 
 def gradient(task: Task, params: Parameters) -> tuple[float, dict[str, Tensor]]:
@@ -43,17 +32,22 @@ def gradient(task: Task, params: Parameters) -> tuple[float, dict[str, Tensor]]:
         >>> value, slope["w"].item()
         (4.5, 3.0)
     """
-    point = {name: value.detach() for name, value in params.items()}
-    value, total = 0.0, torch.zeros_like(flatten(point))
-    for share, batch in task.weighted_batches():
-        grads, loss = torch.func.grad_and_value(task.loss)(point, batch)
-        value += share * float(loss)
-        total.add_(flatten(grads), alpha=share)
-    return value, unflatten(total, point)
+    point, crew = {name: value.detach() for name, value in params.items()}, team()
+
+    def own() -> list[Tensor]:
+        value, total = torch.zeros((), dtype=torch.float64), zero_vector(point)
+        for share, batch in crew.mine(task.weighted_batches()):
+            slopes, loss = torch.func.grad_and_value(task.loss)(point, batch)
+            value += share * float(loss)
+            accumulate(total, share, slopes.values(), point)
+        return [value, total]
+
+    value, total = crew.total(own)
+    return float(value), unflatten(total, point)
 
 
 def hessian_vector_product(task: Task, params: Parameters, vector: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return ∇²L(θ) v for the mean loss over all batches, by forward over reverse differentiation.
+    """Return ∇²L(θ) v for the mean loss over all batches, by differentiating the gradient once more.
 
     Args:
         task: The task.
@@ -61,7 +55,8 @@ def hessian_vector_product(task: Task, params: Parameters, vector: Mapping[str, 
         vector: v, with the names and shapes of ``params``.
 
     Returns:
-        The product, by parameter name. Cost: three to four gradients.
+        The product, by parameter name. Cost: three gradients; for many products at one point see
+        :class:`~diagnostics.measures.hessian.HessianOperator`.
 
     Raises:
         InputError: If the vector's names or shapes are not those of ``params``.
@@ -107,22 +102,22 @@ def jet(task: Task, params: Parameters, vector: Mapping[str, Tensor]) -> Jet:
     Raises:
         InputError: If the vector's names or shapes are not those of ``params``.
     """
-    inner(vector, params)  # names and shapes must agree
-    point = {name: value.detach() for name, value in params.items()}
-    tangent = {name: vector[name].detach().to(value.dtype) for name, value in point.items()}
-    value, slope, product = 0.0, torch.zeros_like(flatten(point)), torch.zeros_like(flatten(point))
-    with differentiable_twice():
-        for share, batch in task.weighted_batches():
+    require_alike(vector, params)
+    leaves, crew = {name: value.detach().requires_grad_() for name, value in params.items()}, team()
+    tangent = {name: vector[name].detach().to(value.dtype) for name, value in leaves.items()}
 
-            def gradient_at(theta: Parameters, batch: object = batch) -> tuple[Parameters, Tensor]:
-                return torch.func.grad_and_value(task.loss)(theta, batch)
+    def own() -> list[Tensor]:
+        value, slope, product = torch.zeros((), dtype=torch.float64), zero_vector(leaves), zero_vector(leaves)
+        for share, batch in crew.mine(task.weighted_batches()):
+            found = Slopes(task, leaves, batch)
+            value += share * found.value
+            accumulate(slope, share, found.gradient, leaves)
+            accumulate(product, share, found.product(tuple(tangent.values()), keep=False), leaves)
+        return [value, slope, product]
 
-            (grads, loss), (products, _) = torch.func.jvp(gradient_at, (point,), (tangent,))  # type: ignore[misc]
-            value += share * float(loss)
-            slope.add_(flatten(grads), alpha=share)
-            product.add_(flatten(products), alpha=share)
-    grad, hessian = unflatten(slope, point), unflatten(product, point)
-    return Jet(value, inner(grad, tangent), inner(hessian, tangent), grad, hessian)
+    value, *vectors = crew.total(own)
+    slope, product = (unflatten(each, leaves) for each in vectors)
+    return Jet(float(value), inner(slope, tangent), inner(product, tangent), slope, product)
 
 
 def subspace_hessian(
@@ -141,12 +136,12 @@ def subspace_hessian(
             saves one product.
 
     Returns:
-        The symmetric matrix, [T, T], float64. Cost: T Hessian-vector products, or T − 1.
+        The symmetric matrix, [T, T], float64. Cost: one gradient and T Hessian-vector products, or T − 1.
     """
     pivot = max(directions, key=lambda name: abs(known[0][name])) if known else None
-    products = {
-        name: flatten(jet(task, params, direction).product) for name, direction in directions.items() if name != pivot
-    }
+    wanted = {name: flatten({key: direction[key] for key in params}) for name, direction in directions.items()}
+    hessian = HessianOperator(task, params) if len(wanted) > (pivot is not None) else None
+    products = {name: hessian(vector) for name, vector in wanted.items() if hessian and name != pivot}
     if known and pivot is not None:
         weights, product = known
         rest = flatten({name: product[name] for name in params})
@@ -154,7 +149,6 @@ def subspace_hessian(
             rest = rest - weights[name] * image
         # The largest weight is divided by, so that rounding in the others is not amplified.
         products[pivot] = rest / weights[pivot]
-    vectors = {name: flatten({key: direction[key] for key in params}) for name, direction in directions.items()}
-    rows = [[float(products[row].double() @ vectors[col].double()) for col in directions] for row in directions]
+    rows = [[float(products[row].double() @ wanted[col].double()) for col in directions] for row in directions]
     matrix = torch.tensor(rows, dtype=torch.float64)
     return (matrix + matrix.T) / 2

@@ -12,9 +12,9 @@ from diagnostics.errors import InputError
 from diagnostics.inputs.tasks import Parameters, Task
 from diagnostics.measures.pieces import pieces_of
 from diagnostics.measures.sketch import Sketch
-from diagnostics.measures.vectors import flatten, inner, unflatten
+from diagnostics.measures.vectors import flatten, require_alike, unflatten, widened
 
-__all__ = ["SKETCH_SIZE", "FoldedGradients", "task_folds", "widened"]
+__all__ = ["SKETCH_SIZE", "FoldedGradients", "task_folds"]
 
 Name = Any  # hashable
 
@@ -181,7 +181,7 @@ def task_folds(
     fixed = constants or {}
     gradients = FoldedGradients([*tasks, *fixed], point, count, seed=seed)
     for name, vector in fixed.items():
-        inner(vector, point)  # names and shapes must agree
+        require_alike(vector, point)
         whole = flatten({key: vector[key].to(widened(point)) for key in point})
         for fold in range(count):
             gradients.add(fold, name, whole, 1 / count)
@@ -195,25 +195,6 @@ def task_folds(
                     "of its data. Look for NaN in inputs or weights, and for overflow in half precision"
                 )
     return gradients
-
-
-def widened(params: Parameters) -> torch.dtype:
-    """Return the type in which gradients are added up.
-
-    Args:
-        params: The parameters.
-
-    Returns:
-        Their widest type, and at least float32.
-
-    Example:
-        >>> widened({"w": torch.zeros(1, dtype=torch.bfloat16)})
-        torch.float32
-    """
-    found = torch.float32
-    for value in params.values():
-        found = torch.promote_types(found, value.dtype)
-    return found
 
 
 def _gram(rows: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from diagnostics.errors import InputError
 from diagnostics.inputs.tasks import Parameters, Task
 from diagnostics.measures.outputs import directional_derivative, readout_of
-from diagnostics.measures.vectors import inner, shifted
+from diagnostics.measures.vectors import require_alike, shifted
 
 __all__ = ["OutputJet", "output_jet"]
 
@@ -66,7 +66,7 @@ def output_jet(task: Task, params: Parameters, direction: Mapping[str, Tensor]) 
         >>> [round(part[0].item(), 3) for part in (found.value, found.slope, found.curvature)]
         [8.0, 12.0, 12.0]
     """
-    inner(direction, params)  # names and shapes must agree
+    require_alike(direction, params)
     point = {name: value.detach() for name, value in params.items()}
     tangent = {name: direction[name].detach().to(value.dtype) for name, value in point.items()}
     step = 4 * max(torch.finfo(value.dtype).eps for value in point.values()) ** (1 / 3)

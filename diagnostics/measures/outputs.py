@@ -12,7 +12,7 @@ from torch import Tensor
 from diagnostics.errors import InputError
 from diagnostics.inputs.readout import Readout
 from diagnostics.inputs.tasks import Parameters, Task
-from diagnostics.measures.curvature import differentiable_twice
+from diagnostics.measures.hessian import differentiable_twice
 from diagnostics.measures.vectors import shifted
 from diagnostics.results import Cost
 

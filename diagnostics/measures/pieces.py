@@ -13,7 +13,7 @@ from diagnostics.errors import InputError
 from diagnostics.inputs.tasks import Parameters, Task
 from diagnostics.measures.vectors import flatten
 
-__all__ = ["Pieces", "pieces_of", "single_examples"]
+__all__ = ["Pieces", "cut", "cuttable", "parts_within", "pieces_of", "single_examples"]
 
 Piece = tuple[int, float, Any]
 
@@ -81,7 +81,36 @@ def single_examples(task: Task, params: Parameters) -> Iterator[Any]:
         )
     for size, batch in zip(task.sizes, task.batches, strict=True):
         for index in range(size):
-            yield batch if size == 1 else _cut(batch, slice(index, index + 1))
+            yield batch if size == 1 else cut(batch, slice(index, index + 1))
+
+
+def parts_within(task: Task, params: Parameters, most: int) -> Callable[[], Iterator[tuple[float, Any]]]:
+    """Return how to read a task's data in parts of at most so many examples, where its batches can be cut.
+
+    Args:
+        task: The task.
+        params: A point at which to check that the loss is a mean over examples.
+        most: Examples a part.
+
+    Returns:
+        A function that yields the share of all examples and the batch of each part; whole batches where they cannot
+        be cut.
+
+    Example:
+        >>> task = Task("t", lambda p, b: (p["w"] * b).mean(), [torch.arange(3.0)])
+        >>> [(round(share, 2), part.tolist()) for share, part in parts_within(task, {"w": torch.ones(1)}, 2)()]
+        [(0.67, [0.0, 1.0]), (0.33, [2.0])]
+    """
+    if not _divisible(task, params):
+        return task.weighted_batches
+
+    def parts() -> Iterator[tuple[float, Any]]:
+        for size, batch in zip(task.sizes, task.batches, strict=True):
+            for start in range(0, size, most):
+                end = min(start + most, size)
+                yield (end - start) / task.examples, cut(batch, slice(start, end))
+
+    return parts
 
 
 def _batches(task: Task, count: int) -> Iterator[Piece]:
@@ -98,13 +127,13 @@ def _examples(task: Task, count: int) -> Iterator[Piece]:
             chosen = slice((fold - start) % count, None, count)
             kept = len(range(size)[chosen])
             if kept:
-                yield fold, kept / task.examples, _cut(batch, chosen)
+                yield fold, kept / task.examples, cut(batch, chosen)
         start += size
 
 
 def _divisible(task: Task, params: Parameters) -> bool:
     """Whether batches are tensors with examples first, and the loss is the mean over them."""
-    if not all(_cuttable(batch, size) for size, batch in zip(task.sizes, task.batches, strict=True)):
+    if not all(cuttable(batch, size) for size, batch in zip(task.sizes, task.batches, strict=True)):
         return False
     size, batch = max(zip(task.sizes, task.batches, strict=True), key=lambda pair: pair[0])
     parts = [slice(0, size // 2), slice(size // 2, size)]
@@ -112,28 +141,44 @@ def _divisible(task: Task, params: Parameters) -> bool:
     slope = torch.func.grad(task.loss)
     whole = flatten(slope(params, batch))
     mean = sum(
-        (flatten(slope(params, _cut(batch, part))) * (len(range(size)[part]) / size) for part in parts),
+        (flatten(slope(params, cut(batch, part))) * (len(range(size)[part]) / size) for part in parts),
         torch.zeros_like(whole),
     )
     return float((whole - mean).norm()) <= _RTOL * max(float(whole.norm()), float(mean.norm()))
 
 
-def _cuttable(batch: Any, size: int) -> bool:
-    """Whether everything in a batch that has a length is a tensor of this many examples."""
+def cuttable(batch: Any, size: int) -> bool:
+    """Say whether everything in a batch that has a length is a tensor of this many examples.
+
+    Args:
+        batch: A batch.
+        size: Its number of examples.
+
+    Returns:
+        Whether it can be cut.
+    """
     if isinstance(batch, Tensor):
         return batch.ndim > 0 and len(batch) == size
     if isinstance(batch, tuple | list | Mapping):
         parts = batch.values() if isinstance(batch, Mapping) else batch
-        return all(_cuttable(part, size) for part in parts)
+        return all(cuttable(part, size) for part in parts)
     return batch is None or isinstance(batch, bool | int | float)
 
 
-def _cut(batch: Any, chosen: slice) -> Any:
-    """The chosen examples of a batch."""
+def cut(batch: Any, chosen: slice) -> Any:
+    """Return some examples of a batch.
+
+    Args:
+        batch: A batch that is ``cuttable``.
+        chosen: Which examples.
+
+    Returns:
+        A batch of them, views of the same tensors.
+    """
     if isinstance(batch, Tensor):
         return batch[chosen]
     if isinstance(batch, Mapping):
-        return {key: _cut(part, chosen) for key, part in batch.items()}
+        return {key: cut(part, chosen) for key, part in batch.items()}
     if isinstance(batch, tuple | list):
-        return type(batch)(_cut(part, chosen) for part in batch)
+        return type(batch)(cut(part, chosen) for part in batch)
     return batch

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from diagnostics.errors import InputError
 
-__all__ = ["flatten", "inner", "norm", "shifted", "unflatten"]
+__all__ = ["accumulate", "flatten", "inner", "norm", "require_alike", "shifted", "unflatten", "widened", "zero_vector"]
 
 
 def flatten(params: Mapping[str, Tensor]) -> Tensor:
@@ -52,6 +52,22 @@ def inner(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
     Raises:
         InputError: If the names or shapes differ.
     """
+    require_alike(first, second)
+    return math.fsum(
+        float(torch.dot(first[name].reshape(-1).double(), second[name].reshape(-1).double())) for name in first
+    )
+
+
+def require_alike(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
+    """Refuse vectors that differ in the names or shapes of their tensors.
+
+    Args:
+        first: Tensors by name.
+        second: Tensors by name.
+
+    Raises:
+        InputError: If they differ.
+    """
     if first.keys() != second.keys():
         raise InputError(
             f"vectors differ in their tensors: {sorted(first.keys() ^ second.keys())} are in only one of them"
@@ -59,9 +75,6 @@ def inner(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
     bad = [name for name in first if first[name].shape != second[name].shape]
     if bad:
         raise InputError(f"vectors differ in the shapes of {bad}")
-    return math.fsum(
-        float(torch.dot(first[name].reshape(-1).double(), second[name].reshape(-1).double())) for name in first
-    )
 
 
 def norm(vector: Mapping[str, Tensor]) -> float:
@@ -88,3 +101,48 @@ def shifted(params: Mapping[str, Tensor], step: float, direction: Mapping[str, T
         The new point, by name.
     """
     return {name: value + step * direction[name] for name, value in params.items()}
+
+
+def widened(params: Mapping[str, Tensor]) -> torch.dtype:
+    """Return the type in which gradients are added up.
+
+    Args:
+        params: The parameters.
+
+    Returns:
+        Their widest type, and at least float32.
+
+    Example:
+        >>> widened({"w": torch.zeros(1, dtype=torch.bfloat16)})
+        torch.float32
+    """
+    found = torch.float32
+    for value in params.values():
+        found = torch.promote_types(found, value.dtype)
+    return found
+
+
+def zero_vector(like: Mapping[str, Tensor]) -> Tensor:
+    """Return a zero vector to add gradients up in.
+
+    Args:
+        like: The parameters.
+
+    Returns:
+        [d], where the parameters are, in the type that :func:`widened` gives.
+    """
+    count = sum(value.numel() for value in like.values())
+    return torch.zeros(count, dtype=widened(like), device=next(iter(like.values())).device)
+
+
+def accumulate(total: Tensor, share: float, parts: Iterable[Tensor], like: Mapping[str, Tensor]) -> None:
+    """Add share · parts to a vector in place, without making a vector of the parts first.
+
+    Args:
+        total: [d], changed.
+        share: The factor.
+        parts: One tensor a parameter, in their order.
+        like: The parameters.
+    """
+    for view, part in zip(unflatten(total, like).values(), parts, strict=True):
+        view.add_(part.detach(), alpha=share)

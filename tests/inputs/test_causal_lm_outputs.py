@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diagnostics import Task
-from diagnostics.measures.curvature import differentiable_twice
+from diagnostics.measures.hessian import differentiable_twice
 from tests.inputs.tiny_models import CAUSAL, causal_lm, with_lora
 
 DATA = [((1,), (4, 2)), ((), (5,)), ((2, 6, 3, 3, 1), (1, 1, 6)), ((4, 4), (6, 6, 2, 5)), ((3,), (0,))]

@@ -1,0 +1,200 @@
+"""The Hessian as an operator: against the dense one, whatever is kept in memory and however the data are cut."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from diagnostics import InputError, Task, spectral_norm
+from diagnostics.measures.hessian import HessianOperator, Slopes
+from diagnostics.measures.memory import SavedBytes
+from diagnostics.measures.reference import dense_gradient, dense_hessian
+from tests.cases import small_network, small_task
+
+
+def whole_loss(task):
+    batches = list(task.batches)
+    whole = (torch.cat([b[0] for b in batches]), torch.cat([b[1] for b in batches]))
+    return lambda params: task.loss(params, whole)
+
+
+@settings(max_examples=20)
+@given(
+    seed=st.integers(0, 100),
+    count=st.integers(1, 11),
+    batch_size=st.integers(1, 5),
+    memory=st.sampled_from([0, 1000, 2000, 4000, None]),
+)
+def test_value_gradient_and_products_are_the_dense_ones(seed, count, batch_size, memory):
+    """None fits, some fit, all fit: the numbers are the same."""
+    task, params = small_task(seed=seed, count=count, batch_size=batch_size)
+    operator = HessianOperator(task, params, memory=memory)
+    loss = whole_loss(task)
+    assert operator.value == pytest.approx(float(loss(params)), rel=1e-12)
+    np.testing.assert_allclose(operator.gradient, dense_gradient(loss, params), atol=1e-8)
+    dense = dense_hessian(loss, params)
+    for column in (0, 7, 25):
+        unit = torch.zeros(26, dtype=torch.float64)
+        unit[column] = 1
+        np.testing.assert_allclose(operator(unit), dense[:, column], atol=1e-12)
+        np.testing.assert_allclose(operator(unit), dense[:, column], atol=1e-12)
+
+
+@pytest.mark.parametrize(("memory", "kept"), [(None, "all"), (2_000, "some"), (0, "none")])
+def test_what_fits_is_kept_and_nothing_more(memory, kept):
+    task, params = small_task(count=12, batch_size=3)
+    operator = HessianOperator(task, params, memory=memory)
+    expected = {"all": operator.kept == 4, "some": 0 < operator.kept < 4, "none": operator.kept == 0}
+    assert expected[kept], f"{operator.kept} of 4 graphs kept with memory={memory}, {operator.kept_bytes} bytes"
+    assert operator.kept_bytes <= operator.memory
+
+
+def test_a_batch_that_does_not_fit_is_worked_on_in_parts():
+    sizes = []
+    whole, params = small_task(count=8, batch_size=8)
+
+    def loss(theta, batch):
+        sizes.append(len(batch[1]))
+        return whole.loss(theta, batch)
+
+    task = Task("t", loss, list(whole.batches), sizes=[8])
+    with SavedBytes(params.values()) as saved:
+        Slopes(task, {key: value.clone().requires_grad_() for key, value in params.items()}, next(iter(task.batches)))
+    operator = HessianOperator(task, params, memory=saved.total // 3)
+    sizes.clear()
+    vector = torch.linspace(-1, 1, 26, dtype=torch.float64)
+    np.testing.assert_allclose(operator(vector), dense_hessian(whole_loss(whole), params) @ vector.numpy(), atol=1e-12)
+    assert sizes and max(sizes) < 8, f"batches of {sizes} examples were evaluated where 8 do not fit"
+
+
+def test_a_batch_that_cannot_be_cut_stays_whole():
+    """A loss that is not a mean over examples has other parts than its whole."""
+    data = torch.linspace(0, 1, 6, dtype=torch.float64)
+    task = Task("t", lambda p, b: (p["w"] * b).sum() ** 2, [data], sizes=[6])
+    found = HessianOperator(task, {"w": torch.ones(1, dtype=torch.float64)}, memory=0)(torch.ones(1).double())
+    assert float(found) == pytest.approx(2 * float(data.sum()) ** 2)
+
+
+def test_graphs_are_freed_with_the_operator():
+    task, params = small_task()
+    operator = HessianOperator(task, params)
+    saved = weakref.ref(next(iter(operator._kept.values()))[1].gradient[0])
+    assert saved() is not None and operator.kept_bytes > 0
+    del operator
+    gc.collect()
+    assert saved() is None, "the graph of a gradient outlives its operator"
+
+
+def test_parameters_changed_after_building_are_noticed():
+    task, params = small_task()
+    operator = HessianOperator(task, params)
+    with torch.no_grad():
+        params["0.weight"].mul_(2)
+    with pytest.raises(InputError, match="the parameters that the Hessian was made at"):
+        operator(torch.ones(26, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("loss", [lambda p, b: (p["w"] * b).sum(), lambda p, b: b.sum()], ids=["linear", "constant"])
+def test_losses_without_curvature(loss):
+    operator = HessianOperator(Task("t", loss, [torch.ones(2)]), {"w": torch.ones(2), "unused": torch.ones(1)})
+    assert operator(torch.ones(3)).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_parameter_that_the_loss_does_not_use_has_a_zero_row():
+    task = Task("t", lambda p, b: (p["w"] ** 3).sum(), [torch.ones(1)])
+    operator = HessianOperator(task, {"w": torch.tensor([2.0]), "unused": torch.ones(2)})
+    assert operator(torch.ones(3)).tolist() == [12.0, 0.0, 0.0] and operator.gradient.tolist() == [12.0, 0.0, 0.0]
+
+
+def test_half_precision_is_added_up_in_float32():
+    """1024 batches of slope 1/1024 each: in bfloat16 the sum would stop at 1/2."""
+    task = Task("t", lambda p, b: p["w"].square().sum() / 2, [torch.ones(1)] * 1024)
+    operator = HessianOperator(task, {"w": torch.ones(1, dtype=torch.bfloat16)})
+    assert operator.gradient.dtype == torch.float32
+    assert float(operator.gradient) == pytest.approx(1, rel=1e-3)
+    assert float(operator(torch.ones(1))) == pytest.approx(1, rel=1e-3)
+
+
+def test_fused_attention_is_switched_off_for_the_duration():
+    """The fused kernel has no second derivative; asked for outright, it is still not what is used."""
+    torch.manual_seed(0)
+    shape = (1, 1, 4, 8)
+    keys, values = torch.randn(shape), torch.randn(shape)
+
+    def loss(params, batch):
+        return torch.nn.functional.scaled_dot_product_attention(params["q"], keys, values).square().sum()
+
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        operator = HessianOperator(Task("t", loss, [torch.ones(1)]), {"q": torch.randn(shape)})
+        assert operator(torch.ones(32)).norm() > 0
+        assert not torch.backends.cuda.math_sdp_enabled(), "the kernels asked for are not back"
+
+
+@pytest.mark.parametrize("power", [1, 2], ids=["last", "inside"])
+def test_a_kernel_without_a_second_derivative_is_refused(power):
+    """PyTorch itself passes over it: of such a kernel's curvature it makes zero, without a word."""
+
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, value):
+            ctx.save_for_backward(value)
+            return value.square().sum()
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, slope):
+            return 2 * slope * ctx.saved_tensors[0]
+
+    task = Task("kernel", lambda p, b: Once.apply(p["w"]) ** power, [torch.ones(1)])
+    with pytest.raises(InputError, match="task 'kernel': expected a loss that PyTorch can differentiate twice"):
+        HessianOperator(task, {"w": torch.ones(2)})(torch.ones(2))
+
+
+def test_an_operation_of_pytorch_without_a_second_derivative_is_refused():
+    keys = torch.randn(1, 1, 4, 8)
+
+    def loss(params, batch):
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # set inside the model, it wins
+            return torch.nn.functional.scaled_dot_product_attention(params["q"], keys, keys).square().sum()
+
+    with pytest.raises(InputError, match="task 'fused': expected a loss that PyTorch can differentiate twice"):
+        HessianOperator(Task("fused", loss, [torch.ones(1)]), {"q": torch.randn(1, 1, 4, 8)})(torch.ones(32))
+
+
+def test_an_error_of_the_loss_itself_stays_what_it_is():
+    with pytest.raises(RuntimeError, match="inconsistent tensor size"):
+        HessianOperator(Task("t", lambda p, b: (p["w"] @ b).sum(), [torch.ones(3)]), {"w": torch.ones(2)})
+
+
+@pytest.mark.parametrize("memory", [0, None])
+def test_memory_reaches_the_operator_and_does_not_change_the_norm(memory):
+    task, params = small_task()
+    found = spectral_norm(task, params, memory=memory, rtol=1e-6)
+    truth = np.abs(np.linalg.eigvalsh(dense_hessian(whole_loss(task), params))).max()
+    assert found.value == pytest.approx(truth, rel=1e-6)
+
+
+def test_a_wide_upper_end_costs_fewer_products_and_says_so():
+    """Residual within 1 %, upper end within a factor of two: a larger eigenvalue is not excluded, a double one is."""
+    generator = torch.Generator().manual_seed(0)
+    scale = torch.randn(3000, generator=generator).abs().double()
+    scale[0] = 12.0
+    task = Task("q", lambda p, b: 0.5 * (scale * p["w"] ** 2).sum(), [torch.zeros(1)])
+    point = {"w": torch.zeros(3000, dtype=torch.float64)}
+    tight, wide = spectral_norm(task, point), spectral_norm(task, point, upper_rtol=1.0)
+    assert (str(tight.status), str(wide.status)) == ("converged", "lower bound")
+    assert wide.products < tight.products
+    assert wide.residual <= 0.01 * wide.value and wide.upper <= 2 * wide.value
+    assert wide.value == pytest.approx(12, rel=1e-3) and wide.upper > 1.01 * wide.value
+
+
+def test_the_network_of_the_other_tests_has_curvature():
+    """Guards the tests above: a Hessian of zeros would agree with anything."""
+    task, params = small_task()
+    assert np.abs(dense_hessian(whole_loss(task), params)).max() > 1e-3
+    assert sum(value.numel() for value in small_network().parameters()) == 26
