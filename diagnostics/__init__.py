@@ -11,7 +11,7 @@ from diagnostics.bases.clustering import Clustering, cluster_similarities
 from diagnostics.bases.files import load_bases
 from diagnostics.bases.history import cluster_history
 from diagnostics.bases.search import CoefficientSearch, search_coefficients
-from diagnostics.errors import CheckpointError, InputError, MismatchError, NotDeterministicError
+from diagnostics.errors import CheckpointError, InputError, MismatchError, NotDeterministicError, ProcessError
 from diagnostics.inputs.layout import Layout
 from diagnostics.inputs.problem import MergeProblem
 from diagnostics.inputs.recipes import Recipe, read_recipe
@@ -25,6 +25,7 @@ from diagnostics.measures.orthogonality import Orthogonality, orthogonality
 from diagnostics.measures.orthoreg import orthoreg_penalty
 from diagnostics.measures.spectra import SpectralNorm, spectral_norm
 from diagnostics.measures.update_structure import UpdateStructure, update_structure
+from diagnostics.processes import data_parallel
 from diagnostics.report import plotting as _plotting
 from diagnostics.results import Assumption, Cost, Estimate, Status, Verdict
 from diagnostics.theory.bound_report import BoundReport
@@ -77,6 +78,7 @@ __all__ = [
     "NotDeterministicError",
     "Orthogonality",
     "OutputRelation",
+    "ProcessError",
     "Recipe",
     "ReductionReport",
     "Regime",
@@ -95,6 +97,7 @@ __all__ = [
     "cluster_history",
     "cluster_similarities",
     "coefficient_region",
+    "data_parallel",
     "derivations",
     "disentanglement_error",
     "disentanglement_errors",

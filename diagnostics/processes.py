@@ -76,7 +76,7 @@ class Team:
                     dist.all_reduce(tensor, group=self.group)
         return local
 
-    def collect(self, items: Sequence[S], work: Callable[[S], T]) -> list[T]:
+    def collect(self, items: Iterable[S], work: Callable[[S], T]) -> list[T]:
         """Return what a function gives for each item, the items handed out in turn.
 
         Args:
@@ -92,10 +92,29 @@ class Team:
         local = self._together(lambda: [work(item) for item in self.mine(items)])
         if self.size == 1:
             return local
-        parts: list[Any] = [None] * self.size
+        parts: list[list[T]] = [[] for _ in range(self.size)]
         with _reachable():
             dist.all_gather_object(parts, local, group=self.group)
-        return [parts[index % self.size][index // self.size] for index in range(len(items))]
+        count = sum(map(len, parts))
+        return [parts[index % self.size][index // self.size] for index in range(count)]
+
+    def each(self, items: Sequence[S], work: Callable[[S], T]) -> list[T]:
+        """Return what a function gives for each item, whose own work may be shared.
+
+        Whole items are handed out where there is one for every process: that needs the fewest messages. Otherwise
+        all processes work on each item together.
+
+        Args:
+            items: The items, in the same order on every process.
+            work: The function; what it returns must be picklable, and it must keep nothing that it does not return.
+
+        Returns:
+            The results in the order of the items, on every process.
+
+        Raises:
+            ProcessError: Another process failed, or is gone.
+        """
+        return self.collect(items, work) if len(items) >= self.size else [work(item) for item in items]
 
     def _together(self, work: Callable[[], T]) -> T:
         """Do this process's work by itself; if that fails on any process, fail on all."""
@@ -119,7 +138,7 @@ class Team:
     def _failures(self, failure: Exception | None) -> list[str]:
         """What failed anywhere; a number is exchanged each time and words only where there are some."""
         with _reachable():
-            failed = torch.tensor([failure is not None], dtype=torch.int64, device=self._device())
+            failed = torch.tensor([failure is not None], dtype=torch.int64)
             dist.all_reduce(failed, group=self.group)
             if not int(failed):
                 return []
@@ -127,11 +146,6 @@ class Team:
             own = None if failure is None else f"{type(failure).__name__}: {failure}"
             dist.all_gather_object(words, own, group=self.group)
         return [f"process {rank} of {self.size} failed ({each})" for rank, each in enumerate(words) if each]
-
-    def _device(self) -> torch.device:
-        """Where small messages are: NCCL by itself carries nothing that is not on a GPU."""
-        alone = dist.get_backend(self.group) == dist.Backend.NCCL
-        return torch.device("cuda", torch.cuda.current_device()) if alone else torch.device("cpu")
 
 
 ALONE = Team()
@@ -166,7 +180,7 @@ def data_parallel(group: Any = None) -> Iterator[Team]:
         The team; write files where its ``rank`` is 0.
 
     Raises:
-        InputError: If there is no process group.
+        InputError: If there is no process group, or one that carries nothing but CUDA tensors.
 
     Example:
         >>> with data_parallel():  # doctest: +IGNORE_EXCEPTION_DETAIL
@@ -178,6 +192,11 @@ def data_parallel(group: Any = None) -> Iterator[Team]:
         raise InputError(
             "data_parallel: expected an initialised process group; found none. Start the script with torchrun and "
             "call torch.distributed.init_process_group() first"
+        )
+    if dist.get_backend(group) == dist.Backend.NCCL:
+        raise InputError(
+            "data_parallel: expected a process group that carries tensors of the CPU too; found backend 'nccl'. Call "
+            "init_process_group() without a backend, or with 'cpu:gloo,cuda:nccl'"
         )
     token = _TEAM.set(Team(dist.get_rank(group), dist.get_world_size(group), group))
     try:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diagnostics.errors import InputError, NotDeterministicError
 from diagnostics.inputs.readout import Readout
+from diagnostics.processes import team
 
 __all__ = ["Parameters", "Task", "require_rereadable"]
 
@@ -100,8 +101,15 @@ class Task:
         Returns:
             L(θ), in the units of the loss.
         """
-        with torch.no_grad():
-            return sum(share * float(self.loss(params, batch)) for share, batch in self.weighted_batches())
+        crew = team()
+
+        def own() -> list[Tensor]:
+            with torch.no_grad():
+                parts = crew.mine(self.weighted_batches())
+                value = sum(share * float(self.loss(params, batch)) for share, batch in parts)
+            return [torch.tensor(value, dtype=torch.float64)]
+
+        return float(crew.total(own)[0])
 
     def outputs(self, params: Parameters) -> list[Tensor]:
         """Return the model outputs, one tensor a batch.
@@ -113,8 +121,12 @@ class Task:
             The outputs f(x; θ) of each batch, examples first.
         """
         readout = self._need_readout()
-        with torch.no_grad():
-            return [readout.outputs(params, batch) for batch in self.batches]
+
+        def of_batch(batch: Any) -> Tensor:
+            with torch.no_grad():
+                return readout.outputs(params, batch)
+
+        return team().collect(self.batches, of_batch)
 
     def score(self, params: Parameters) -> float:
         """Return the mean score (accuracy for class targets) over all examples.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from diagnostics.inputs.causal_lm import SegmentModel
 from diagnostics.inputs.segments import Row, collate
 from diagnostics.inputs.tasks import Parameters
 from diagnostics.measures.folds import SKETCH_SIZE, FoldedGradients, Name
+from diagnostics.processes import team
 from diagnostics.results import Cost
 
 __all__ = ["Context", "ContextGradients", "assign_folds", "context_gradients"]
@@ -36,7 +37,7 @@ class Context:
     parts: Mapping[str, Name]
 
 
-@dataclass
+@dataclass(frozen=True)
 class ContextGradients:
     """What the passes over some contexts gave.
 
@@ -48,9 +49,9 @@ class ContextGradients:
     """
 
     gradients: FoldedGradients
-    log_likelihoods: dict[Name, float] = field(default_factory=dict)
-    unused: frozenset[str] = frozenset()
-    cost: Cost = field(default_factory=Cost)
+    log_likelihoods: dict[Name, float]
+    unused: frozenset[str]
+    cost: Cost
 
 
 def context_gradients(
@@ -87,21 +88,25 @@ def context_gradients(
         InputError: If a log-likelihood or gradient is not finite.
     """
     names = [name for context in contexts for name in context.parts.values()]
-    result = ContextGradients(
-        FoldedGradients(names, params, folds, keep=keep, sketch_size=sketch_size, seed=seed), unused=frozenset(params)
-    )
-    result.log_likelihoods = dict.fromkeys(names, 0.0)
-    leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-    done, total = 0, sum(len(context.rows) for context in contexts)
+    gradients = FoldedGradients(names, params, folds, keep=keep, sketch_size=sketch_size, seed=seed)
+    leaves, crew = {name: value.detach().requires_grad_() for name, value in params.items()}, team()
+    passes = _Passes(model, leaves, gradients, batch_size, pad)
     # Folds outermost: a fold's mean is sketched once, and one vector a segment is all that is held meanwhile.
-    for fold in range(folds):
-        for context in contexts:
-            rows = [row for row, own in zip(context.rows, context.folds, strict=True) if own == fold]
-            _add_fold(model, leaves, context, fold, rows, result, batch_size, pad)
-            done += len(rows)
-            progress(done / total)
-    result.cost = Cost(gradients=len(contexts), backwards=len(names) - len(contexts))
-    return result
+    units = [(fold, context) for fold in range(folds) for context in contexts]
+
+    def own() -> list[Tensor]:
+        for number, (fold, context) in enumerate(crew.mine(units), 1):
+            passes.add(context, fold)
+            progress(min(number * crew.size / len(units), 1.0))
+        return [*gradients.sums, passes.values, passes.used]
+
+    *_, values, used = crew.total(own)
+    return ContextGradients(
+        gradients,
+        dict(zip(names, values.tolist(), strict=True)),
+        frozenset(name for name, each in zip(leaves, used.tolist(), strict=True) if not each),
+        Cost(gradients=len(contexts), backwards=len(names) - len(contexts)),
+    )
 
 
 def assign_folds(keys: Sequence[Sequence[Hashable]], folds: int, *, seed: int = 0) -> list[list[int]]:
@@ -143,33 +148,39 @@ def assign_folds(keys: Sequence[Sequence[Hashable]], folds: int, *, seed: int = 
         count -= 1
 
 
-def _add_fold(
-    model: SegmentModel,
-    leaves: Parameters,
-    context: Context,
-    fold: int,
-    rows: list[Row],
-    result: ContextGradients,
-    batch_size: int,
-    pad: int,
-) -> None:
-    """Add the gradients of one context over the examples of one fold."""
-    totals = {part: result.gradients.zero() for part in context.parts}
-    # Longest first: what does not fit in memory fails at once, and rows of a length share a batch.
-    ordered = sorted(rows, key=lambda row: len(row.tokens), reverse=True)
-    for start in range(0, len(ordered), batch_size):
-        batch = collate(ordered[start : start + batch_size], pad)
-        for part, value, slopes in _segments(model, leaves, batch, list(context.parts)):
-            result.unused -= {name for name, slope in zip(leaves, slopes, strict=True) if slope is not None}
-            result.log_likelihoods[context.parts[part]] += value / len(context.rows)
-            _accumulate(totals[part], slopes, leaves)
-    for part, total in totals.items():
-        kept = result.gradients.add(fold, context.parts[part], total.div_(len(rows)), len(rows) / len(context.rows))
-        if not kept:
-            raise InputError(
-                f"{context.label}: expected a finite log-likelihood and gradient of {part}; found NaN or infinity. "
-                "Look for NaN in the weights, and for overflow in half precision (try float32 or bfloat16)"
-            )
+@dataclass
+class _Passes:
+    """Passes over contexts, and what they add to."""
+
+    model: SegmentModel
+    leaves: Parameters
+    gradients: FoldedGradients
+    batch_size: int
+    pad: int
+
+    def __post_init__(self) -> None:
+        self.values = torch.zeros(len(self.gradients.names), dtype=torch.float64)
+        self.used = torch.zeros(len(self.leaves), dtype=torch.int64)
+
+    def add(self, context: Context, fold: int) -> None:
+        """Add the gradients of one context over the examples of one fold."""
+        rows = [row for row, own in zip(context.rows, context.folds, strict=True) if own == fold]
+        totals = {part: self.gradients.zero() for part in context.parts}
+        # Longest first: what does not fit in memory fails at once, and rows of a length share a batch.
+        ordered = sorted(rows, key=lambda row: len(row.tokens), reverse=True)
+        for start in range(0, len(ordered), self.batch_size):
+            batch = collate(ordered[start : start + self.batch_size], self.pad)
+            for part, value, slopes in _segments(self.model, self.leaves, batch, list(context.parts)):
+                self.used += torch.tensor([slope is not None for slope in slopes])
+                self.values[self.gradients.names.index(context.parts[part])] += value / len(context.rows)
+                _accumulate(totals[part], slopes, self.leaves)
+        for part, total in totals.items():
+            share = len(rows) / len(context.rows)
+            if not self.gradients.add(fold, context.parts[part], total.div_(len(rows)), share):
+                raise InputError(
+                    f"{context.label}: expected a finite log-likelihood and gradient of {part}; found NaN or infinity. "
+                    "Look for NaN in the weights, and for overflow in half precision (try float32 or bfloat16)"
+                )
 
 
 def _segments(

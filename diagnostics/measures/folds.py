@@ -13,6 +13,7 @@ from diagnostics.inputs.tasks import Parameters, Task
 from diagnostics.measures.pieces import pieces_of
 from diagnostics.measures.sketch import Sketch
 from diagnostics.measures.vectors import flatten, require_alike, unflatten, widened
+from diagnostics.processes import team
 
 __all__ = ["SKETCH_SIZE", "FoldedGradients", "task_folds"]
 
@@ -86,6 +87,11 @@ class FoldedGradients:
         if self._means is not None:
             self._means[index].add_(mean, alpha=share)
         return bool(sketch.isfinite().all())
+
+    @property
+    def sums(self) -> list[Tensor]:
+        """What gradients are added to, in place: to be summed where several processes added their own."""
+        return [self._rows, self.weights, *([] if self._means is None else [self._means])]
 
     def products(self) -> Tensor:
         """Return all inner products of fold means.
@@ -178,22 +184,26 @@ def task_folds(
     point = {name: value.detach() for name, value in params.items()}
     pieces = {name: pieces_of(task, point, folds) for name, task in tasks.items()}
     count = max(1, min([folds, *(piece.available for piece in pieces.values())]))
-    fixed = constants or {}
-    gradients = FoldedGradients([*tasks, *fixed], point, count, seed=seed)
-    for name, vector in fixed.items():
+    gradients, crew = FoldedGradients([*tasks, *(constants or {})], point, count, seed=seed), team()
+    pieces_dealt = ((name, piece) for name in tasks for piece in enumerate(pieces[name].deal(count)))
+
+    def own() -> list[Tensor]:
+        for name, (number, (fold, share, batch)) in crew.mine(pieces_dealt):
+            slopes, value = torch.func.grad_and_value(tasks[name].loss)(point, batch)
+            mean = flatten(slopes).to(widened(point))
+            if not (gradients.add(fold, name, mean, share) and bool(value.isfinite())):
+                raise InputError(
+                    f"task {tasks[name].name!r}: expected a finite loss and gradient; found {float(value)} in part "
+                    f"{number} of its data. Look for NaN in inputs or weights, and for overflow in half precision"
+                )
+        return gradients.sums
+
+    crew.total(own)
+    for name, vector in (constants or {}).items():
         require_alike(vector, point)
         whole = flatten({key: vector[key].to(widened(point)) for key in point})
         for fold in range(count):
             gradients.add(fold, name, whole, 1 / count)
-    for name, task in tasks.items():
-        for number, (fold, share, batch) in enumerate(pieces[name].deal(count)):
-            slopes, value = torch.func.grad_and_value(task.loss)(point, batch)
-            mean = flatten(slopes).to(widened(point))
-            if not (gradients.add(fold, name, mean, share) and bool(value.isfinite())):
-                raise InputError(
-                    f"task {task.name!r}: expected a finite loss and gradient; found {float(value)} in part {number} "
-                    "of its data. Look for NaN in inputs or weights, and for overflow in half precision"
-                )
     return gradients
 
 

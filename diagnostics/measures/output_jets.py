@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.tasks import Parameters, Task
-from diagnostics.measures.outputs import directional_derivative, readout_of
+from diagnostics.measures.outputs import directional_derivative, model_outputs
 from diagnostics.measures.vectors import require_alike, shifted
 
 __all__ = ["OutputJet", "output_jet"]
@@ -73,9 +73,7 @@ def output_jet(task: Task, params: Parameters, direction: Mapping[str, Tensor]) 
     behind, here, ahead = (
         directional_derivative(task, shifted(point, along * step, tangent), tangent) for along in (-1, 0, 1)
     )
-    readout = readout_of(task)
-    with torch.no_grad():
-        value = [readout.outputs(point, batch) for batch in task.batches]
+    value = model_outputs(task, point)
     curvature = [(after - before) / (2 * step) for before, after in zip(behind, ahead, strict=True)]
     if not all(bool(part.isfinite().all()) for parts in (value, here, curvature) for part in parts):
         raise InputError(

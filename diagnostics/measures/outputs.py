@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,10 +14,27 @@ from diagnostics.errors import InputError
 from diagnostics.inputs.readout import Readout
 from diagnostics.inputs.tasks import Parameters, Task
 from diagnostics.measures.hessian import differentiable_twice
-from diagnostics.measures.vectors import shifted
+from diagnostics.measures.memory import available_bytes
+from diagnostics.measures.vectors import accumulate, shifted, unflatten, zero_vector
+from diagnostics.processes import team
 from diagnostics.results import Cost
 
-__all__ = ["Observation", "OutputTable", "cost_of", "design", "directional_derivative", "pullback", "readout_of"]
+__all__ = [
+    "Observation",
+    "OutputTable",
+    "cost_of",
+    "design",
+    "directional_derivative",
+    "directional_derivatives",
+    "model_outputs",
+    "pullback",
+    "readout_of",
+]
+
+# Share of the free memory that directions taken together may use, and the bytes each takes in units of its own: a
+# copy of it beside the others, and what its part of the activations is reckoned at.
+_SHARE = 0.25
+_COPIES = 3
 
 
 @dataclass(frozen=True)
@@ -94,21 +112,27 @@ class OutputTable:
                 missing[each.expert, each.at].append(each.along)
         for (expert, at), directions in missing.items():
             point = shifted(self._base, at, self._vectors[expert]) if expert else self._base
-            for along in directions:
-                self.entries[Observation(expert, at, along)] = self._measure(point, expert, at, along)
+            self._measure(point, expert, at, directions)
         rows = [self.entries[each] for each in wanted]
         return [torch.stack(batch) for batch in zip(*rows, strict=True)]
 
-    def _measure(self, point: Parameters, expert: str, at: float, along: str) -> list[Tensor]:
-        """One observation, refused where it is no number."""
-        found = (
-            directional_derivative(self._task, point, self._vectors[along]) if along else _outputs(self._task, point)
-        )
-        if all(bool(batch.isfinite().all()) for batch in found):
-            return found
+    def _measure(self, point: Parameters, expert: str, at: float, directions: Sequence[str]) -> None:
+        """Observe outputs at a point and their derivatives there, all in one pass; refuse what is no number."""
+        along = [name for name in directions if name]
+        slopes = directional_derivatives(self._task, point, [self._vectors[name] for name in along])
+        found = {name: [batch[index] for batch in slopes] for index, name in enumerate(along)}
+        if "" in directions:
+            found[""] = model_outputs(self._task, point)
+        for name, batches in found.items():
+            if not all(bool(batch.isfinite().all()) for batch in batches):
+                raise self._refusal(expert, at, name)
+            self.entries[Observation(expert, at, name)] = batches
+
+    def _refusal(self, expert: str, at: float, along: str) -> InputError:
+        """The error for an observation that is not finite."""
         what = f"the derivative of the outputs towards {along!r}" if along else "outputs"
         where = f"the base plus {at:g} times the update of {expert!r}" if expert else "the base"
-        raise InputError(
+        return InputError(
             f"task {self._task.name!r}: expected finite numbers; {what} at {where} are not. Look for overflow in half "
             "precision, or for an expert whose update is far larger than the others' (diagnostics check)."
         )
@@ -141,11 +165,23 @@ def readout_of(task: Task) -> Readout:
     return Readout(lambda params, batch: task.loss(params, batch).reshape(1), lambda outputs, batch: outputs, None)
 
 
-def _outputs(task: Task, params: Parameters) -> list[Tensor]:
-    """Outputs at a point."""
+def model_outputs(task: Task, params: Parameters) -> list[Tensor]:
+    """Return the outputs at a point, or the losses of a task that has no outputs.
+
+    Args:
+        task: The task.
+        params: The point θ.
+
+    Returns:
+        One tensor a batch.
+    """
     readout = readout_of(task)
-    with torch.no_grad():
-        return [readout.outputs(params, batch) for batch in task.batches]
+
+    def of_batch(batch: Any) -> Tensor:
+        with torch.no_grad():
+            return readout.outputs(params, batch)
+
+    return team().collect(task.batches, of_batch)
 
 
 def directional_derivative(task: Task, params: Parameters, direction: Mapping[str, Tensor]) -> list[Tensor]:
@@ -157,18 +193,62 @@ def directional_derivative(task: Task, params: Parameters, direction: Mapping[st
         direction: The direction v, with the names and shapes of ``params``.
 
     Returns:
-        One tensor a batch, shaped like the outputs.
+        One tensor a batch, shaped like the outputs. Cost: about three forward passes.
     """
-    readout = readout_of(task)
-    derivatives = []
-    with torch.no_grad(), differentiable_twice():
-        for batch in task.batches:
+    return [batch[0] for batch in directional_derivatives(task, params, [direction])]
 
-            def outputs(theta: Parameters, batch: object = batch) -> Tensor:
-                return readout.outputs(theta, batch)
 
-            derivatives.append(torch.func.jvp(outputs, (dict(params),), (dict(direction),))[1])
-    return derivatives
+def directional_derivatives(task: Task, params: Parameters, directions: Sequence[Mapping[str, Tensor]]) -> list[Tensor]:
+    """Return J(x; θ)·v for several directions, as many in one pass as fit the memory.
+
+    Args:
+        task: The task.
+        params: The point θ.
+        directions: The directions v, each with the names and shapes of ``params``.
+
+    Returns:
+        One tensor a batch, [directions, …outputs]; no tensor without a direction. Cost: about three forward passes
+        for one direction, and about one and two for each of several: what does not depend on the direction is done
+        once.
+
+    Example:
+        >>> task = Task("t", lambda p, b: (p["w"] ** 2).sum(), [torch.zeros(1)])
+        >>> directions = [{"w": torch.tensor([1.0, 0.0])}, {"w": torch.tensor([1.0, 1.0])}]
+        >>> directional_derivatives(task, {"w": torch.tensor([1.0, 2.0])}, directions)[0].flatten().tolist()
+        [2.0, 6.0]
+    """
+    if not directions:
+        return []
+    point = dict(params)
+    size = sum(value.numel() * value.element_size() for value in point.values())
+    most = max(1, int(_SHARE * available_bytes(next(iter(point.values())).device)) // (_COPIES * size))
+    chunks = [directions[start : start + most] for start in range(0, len(directions), most)]
+    parts = [team().collect(task.batches, _along(readout_of(task), point, chunk)) for chunk in chunks]
+    return [torch.cat(batch) for batch in zip(*parts, strict=True)]
+
+
+def _along(
+    readout: Readout, point: dict[str, Tensor], directions: Sequence[Mapping[str, Tensor]]
+) -> Callable[[Any], Tensor]:
+    """How to differentiate the outputs of a batch along some directions at once, [directions, …outputs]."""
+    tangents = {
+        name: torch.stack([each[name].detach().to(value.dtype) for each in directions]) for name, value in point.items()
+    }
+
+    def derivative(batch: Any, tangent: dict[str, Tensor]) -> Tensor:
+        return torch.func.jvp(lambda theta: readout.outputs(theta, batch), (point,), (tangent,))[1]
+
+    def of_batch(batch: Any) -> Tensor:
+        with torch.no_grad(), differentiable_twice():
+            if len(directions) > 1:
+                try:
+                    return torch.func.vmap(lambda tangent: derivative(batch, tangent))(tangents)
+                except RuntimeError:  # an operation that vmap has no rule for, or does not allow
+                    pass
+            rows = [{name: value[index] for name, value in tangents.items()} for index in range(len(directions))]
+            return torch.stack([derivative(batch, row) for row in rows])
+
+    return of_batch
 
 
 def pullback(task: Task, params: Parameters, cotangents: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -182,11 +262,16 @@ def pullback(task: Task, params: Parameters, cotangents: Sequence[Tensor]) -> di
     Returns:
         The gradient by parameter name.
     """
-    readout = readout_of(task)
-    leaves = {name: value.detach().clone().requires_grad_() for name, value in params.items()}
-    total = [torch.zeros_like(value) for value in leaves.values()]
-    for batch, weights in zip(task.batches, cotangents, strict=True):
-        outputs = readout.outputs(leaves, batch)
-        gradients = torch.autograd.grad((outputs * weights.to(outputs)).sum(), list(leaves.values()), allow_unused=True)
-        total = [old if new is None else old + new for old, new in zip(total, gradients, strict=True)]
-    return dict(zip(leaves, total, strict=True))
+    readout, crew = readout_of(task), team()
+    leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+
+    def own() -> list[Tensor]:
+        total = zero_vector(leaves)
+        for batch, weights in crew.mine(zip(task.batches, cotangents, strict=True)):
+            outputs = readout.outputs(leaves, batch)
+            product = (outputs * weights.to(outputs)).sum()
+            slopes = torch.autograd.grad(product, list(leaves.values()), allow_unused=True, materialize_grads=True)
+            accumulate(total, 1.0, slopes, leaves)
+        return [total]
+
+    return unflatten(crew.total(own)[0], leaves)

@@ -133,7 +133,7 @@ def best_coefficients(
     names = _names(problem, experts)
     _check(objective, bounds, verify, tolerance, seed)
     parts = merge_parts(problem, dict.fromkeys(names, 1.0), "task_arithmetic", {})
-    surrogates = [parts.surrogate(problem, name) for name in names]
+    surrogates = parts.surrogates(problem, names)
     # A retention is a share of the expert's score, so that score must be there and not be zero.
     scored = {each.names[i]: each.expert.score > 0 for i, each in enumerate(surrogates)}
     asked = _asked(scored, at_least or {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ from diagnostics.errors import InputError
 from diagnostics.inputs.problem import MergeProblem
 from diagnostics.measures.lora_merge import linear_lora_contributions
 from diagnostics.measures.merge_methods import MERGE_METHODS, method_contributions
-from diagnostics.measures.outputs import Observation, OutputTable
+from diagnostics.measures.outputs import Observation, OutputTable, design
 from diagnostics.measures.vectors import inner
+from diagnostics.processes import team
 from diagnostics.verdicts.surrogate import NODES, Surrogate
 
 __all__ = ["DROPPED", "LINEAR_LORA", "MergeParts", "merge_parts"]
@@ -43,23 +44,43 @@ class MergeParts:
     point: dict[str, float]
     nodes: tuple[float, ...]
 
-    def surrogate(self, problem: MergeProblem, name: str) -> Surrogate:
-        """Return the predicted outputs of one task, measured once for a problem.
+    def surrogates(self, problem: MergeProblem, names: Sequence[str]) -> list[Surrogate]:
+        """Return the predicted outputs of some tasks, measured once for a problem.
 
         Args:
             problem: The problem.
-            name: The task.
+            names: The tasks.
 
         Returns:
-            The surrogate.
+            The surrogates.
         """
+        found = team().each(names, lambda name: [table.entries for table in self._measured(problem, name)])
+        for name, entries in zip(names, found, strict=True):
+            for table, own in zip(self._tables(problem, name), entries, strict=True):
+                table.entries.update(own)
+        return [self._surrogate(problem, name) for name in names]
+
+    def _tables(self, problem: MergeProblem, name: str) -> tuple[OutputTable, OutputTable]:
+        """Where the outputs of a task are kept: along the parts, and of its own expert."""
+        return _table(problem, name, self.keep, self.vectors), _table(
+            problem, name, problem.cached, problem.task_vectors
+        )
+
+    def _measured(self, problem: MergeProblem, name: str) -> tuple[OutputTable, OutputTable]:
+        """The tables with all in them that the prediction of a task needs."""
+        along, own = self._tables(problem, name)
+        along.read(design(tuple(self.point), name, self.nodes))
+        own.read([Observation(name, 1.0)])
+        return along, own
+
+    def _surrogate(self, problem: MergeProblem, name: str) -> Surrogate:
+        """The predicted outputs of one task."""
         names = tuple(self.point)
-        table = _table(problem, name, self.keep, self.vectors)
-        expert = _table(problem, name, problem.cached, problem.task_vectors).read([Observation(name, 1.0)])
-        own = [batch[0] for batch in expert]
+        table, own = self._tables(problem, name)
+        expert = [batch[0] for batch in own.read([Observation(name, 1.0)])]
         return self.keep(
             ("surrogate", name, names),
-            lambda: Surrogate(problem.tasks[name], table, name, names, self._gram(), self.nodes, own),
+            lambda: Surrogate(problem.tasks[name], table, name, names, self._gram(), self.nodes, expert),
         )
 
     def _gram(self) -> np.ndarray:

@@ -166,8 +166,7 @@ def predict_merge(
     lambdas = problem.coefficients(coefficients)
     parts = merge_parts(problem, lambdas, method, settings)
     tasks, reasons, cost = {}, [], Cost()
-    for name in lambdas:
-        surrogate = parts.surrogate(problem, name)
+    for name, surrogate in zip(lambdas, parts.surrogates(problem, tuple(lambdas)), strict=True):
         tasks[name] = task_prediction(surrogate, parts.point, about)
         causes = _Causes(problem, name, surrogate, parts, lambdas)
         reasons += causes.with_layers(causes.reasons()) if layers else causes.reasons()

@@ -14,7 +14,7 @@ from diagnostics.errors import InputError
 from diagnostics.inputs.problem import Coefficients, MergeProblem
 from diagnostics.inputs.tasks import Task
 from diagnostics.measures.output_jets import output_jet
-from diagnostics.measures.outputs import readout_of
+from diagnostics.measures.outputs import model_outputs, readout_of
 from diagnostics.measures.reductions import Reducer, Reduction
 from diagnostics.measures.vectors import norm
 from diagnostics.results import Cost, Estimate, Result, Status
@@ -232,7 +232,7 @@ def _whole(problem: MergeProblem, name: str, lambdas: Mapping[str, float], predi
     """Measure the merge with whole updates, and where asked for the expansion there towards the base."""
     task, move = problem.tasks[name], problem.displacement(lambdas)
     point = {key: value + move[key] for key, value in problem.base.items()}
-    base, outputs = _outputs(task, problem.base), _outputs(task, point)
+    base, outputs = model_outputs(task, problem.base), model_outputs(task, point)
     miss = []
     if predict:
         jet = output_jet(task, point, {key: -value for key, value in move.items()})
@@ -282,7 +282,7 @@ def _predicted(whole: _Whole, change: Mapping[str, Tensor]) -> Estimate:
 def _measured(whole: _Whole, change: Mapping[str, Tensor], confidence: float) -> tuple[Estimate, Estimate | None]:
     """Change of loss and score, evaluated on the same examples before and after."""
     task = whole.task
-    outputs = _outputs(task, {key: value + change[key] for key, value in whole.point.items()})
+    outputs = model_outputs(task, {key: value + change[key] for key, value in whole.point.items()})
     loss = _difference(task, _losses(task, outputs), whole.losses, confidence)
     if task.readout is None or task.readout.score is None:
         return loss, None
@@ -309,13 +309,6 @@ def _paired(differences: Tensor, unit: float, confidence: float) -> Estimate:
         return Estimate(value, -math.inf, math.inf, confidence, Status.CONVERGED, "one example")
     half = float(student.ppf((1 + confidence) / 2, count - 1)) * standard_error(differences, unit)
     return Estimate(value, value - half, value + half, confidence, Status.CONVERGED, f"{count} examples, paired")
-
-
-def _outputs(task: Task, params: Mapping[str, Tensor]) -> list[Tensor]:
-    """Outputs at a point; the loss of each batch where the task has no others."""
-    readout = readout_of(task)
-    with torch.no_grad():
-        return [readout.outputs(params, batch) for batch in task.batches]
 
 
 def _losses(task: Task, outputs: Sequence[Tensor]) -> list[Tensor]:

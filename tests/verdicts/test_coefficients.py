@@ -293,7 +293,7 @@ def test_a_lucky_reading_is_not_taken_for_the_nearest():
 
 def test_a_scan_is_the_reading_of_single_points():
     problem = bent_problem(batch_size=7)
-    surrogate = merge_parts(problem, {"a": 1.0, "b": 1.0}, "task_arithmetic", {}).surrogate(problem, "a")
+    surrogate = merge_parts(problem, {"a": 1.0, "b": 1.0}, "task_arithmetic", {}).surrogates(problem, ["a"])[0]
     points = np.array([[0.2, 0.9], [1.0, 0.0], [0.7, 1.3]])
     losses, scores = surrogate.scan(points)
     for point, loss, score in zip(points, losses, scores, strict=True):
@@ -303,7 +303,7 @@ def test_a_scan_is_the_reading_of_single_points():
 
 def test_paired_differences_are_narrower_than_apart_and_nothing_from_itself():
     problem = bent_problem()
-    surrogate = merge_parts(problem, {"a": 1.0, "b": 1.0}, "task_arithmetic", {}).surrogate(problem, "a")
+    surrogate = merge_parts(problem, {"a": 1.0, "b": 1.0}, "task_arithmetic", {}).surrogates(problem, ["a"])[0]
     points = np.array([[1.2, 1.2], [1.3, 1.2], [0.4, 0.4]])
     paired = [each.loss for each in surrogate.envelopes(points, 0)]
     single = [surrogate.envelope(p).loss for p in (dict(zip("ab", q, strict=True)) for q in points)]
@@ -313,7 +313,7 @@ def test_paired_differences_are_narrower_than_apart_and_nothing_from_itself():
 
 def test_many_envelopes_are_those_of_single_points():
     problem = bent_problem(count=4000, batch_size=1500)
-    surrogate = merge_parts(problem, {"a": 1.0, "b": 1.0}, "task_arithmetic", {}).surrogate(problem, "a")
+    surrogate = merge_parts(problem, {"a": 1.0, "b": 1.0}, "task_arithmetic", {}).surrogates(problem, ["a"])[0]
     points = np.array([[1.2, 1.2], [0.4, 0.9]])
     for point, found in zip(points, surrogate.envelopes(points), strict=True):
         at = dict(zip("ab", point, strict=True))

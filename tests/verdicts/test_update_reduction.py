@@ -210,8 +210,8 @@ def test_measured_changes_are_paired():
 def test_cost_is_what_is_spent(monkeypatch):
     problem = network_problem()
     runs, jets = [], []
-    original, original_jet = module._outputs, module.output_jet
-    monkeypatch.setattr(module, "_outputs", lambda *args: runs.append(1) or original(*args))
+    original, original_jet = module.model_outputs, module.output_jet
+    monkeypatch.setattr(module, "model_outputs", lambda *args: runs.append(1) or original(*args))
     monkeypatch.setattr(module, "output_jet", lambda *args: jets.append(1) or original_jet(*args))
     for options in ({}, {"predict": False}, {"measure": False}):
         runs.clear(), jets.clear()
