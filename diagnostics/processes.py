@@ -7,6 +7,7 @@ process is raised on all: none is left waiting for an answer that will not come.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,7 +21,7 @@ from torch import distributed as dist
 
 from diagnostics.errors import InputError, ProcessError
 
-__all__ = ["Team", "data_parallel", "team"]
+__all__ = ["Team", "data_parallel", "launched", "team"]
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -203,6 +204,29 @@ def data_parallel(group: Any = None) -> Iterator[Team]:
         yield _TEAM.get()
     finally:
         _TEAM.reset(token)
+
+
+@contextmanager
+def launched() -> Iterator[Team]:
+    """Share the work among the processes that torchrun started, where it did.
+
+    Yields:
+        The team; this process alone where torchrun started none.
+
+    Example:
+        >>> with launched() as crew:
+        ...     crew.size
+        1
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield team()
+        return
+    dist.init_process_group()
+    try:
+        with data_parallel() as crew:
+            yield crew
+    finally:
+        dist.destroy_process_group()
 
 
 @contextmanager

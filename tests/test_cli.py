@@ -300,15 +300,16 @@ def test_texts_that_are_cut_are_noted_everywhere(tmp_path: Path) -> None:
     assert private == "Private to their tasks and not merged: classifier.bias, classifier.weight"
 
 
-def spawn(*arguments: object, cwd: Path) -> subprocess.CompletedProcess:
+def spawn(*arguments: object, cwd: Path, processes: int = 1) -> subprocess.CompletedProcess:
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(cwd), str(ROOT)]),
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
     }
-    command = [sys.executable, "-m", "diagnostics.cli", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [sys.executable, *(torchrun if processes > 1 else []), "-m", "diagnostics", *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=400)
 
 
 def test_the_program_itself(files: Path) -> None:
@@ -322,6 +323,24 @@ def test_the_program_itself(files: Path) -> None:
         wrong.stderr
         == "Error: none.yaml: expected a configuration file; found No such file or directory. Check the path.\n"
     )
+
+
+def test_two_processes_give_one_answer(files: Path, tmp_path: Path) -> None:
+    """Under torchrun: one report and one file, the same as from one process."""
+    answered(run("predict", "half.yaml", "--json", tmp_path / "one.json"), status=1)
+    done = spawn("predict", "half.yaml", "--json", tmp_path / "two.json", cwd=files, processes=2)
+    assert done.returncode == 1, done.stderr[-3000:]
+    assert done.stdout.count("Made with") == 1 and done.stderr.count("reading models and data") == 1
+    one, two = (stored(tmp_path / f"{name}.json")["prediction"]["tasks"] for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name in one:
+        assert two[name]["loss"]["value"] == pytest.approx(one[name]["loss"]["value"], rel=1e-9)
+
+
+def test_a_message_of_several_processes_says_whose_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    result = run("predict", "none.yaml")
+    assert result.exit_code == 2 and result.stderr.startswith("[process 1] Error: none.yaml: expected a configuration")
 
 
 def test_a_fault_of_the_program_is_not_the_answer_no(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,11 +13,13 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.text import Text
+from torch import Tensor
 from typer.core import TyperGroup
 
-from diagnostics.errors import InputError
+from diagnostics.errors import InputError, ProcessError
 from diagnostics.inputs.encoding import TruncationWarning
 from diagnostics.inputs.files import write_atomic
+from diagnostics.processes import launched, team
 from diagnostics.report.document import Document, Headline, Section
 from diagnostics.report.html import render_html
 from diagnostics.report.json import write_json
@@ -26,7 +29,7 @@ from diagnostics.report.wording import clean
 
 __all__ = ["Answer", "Commands", "Output", "by_share"]
 
-ANSWERED, NO, WRONG_INPUT = 0, 1, 2
+ANSWERED, NO, WRONG_INPUT, FAULT = 0, 1, 2, 3
 
 
 class Commands(TyperGroup):
@@ -42,13 +45,14 @@ class Commands(TyperGroup):
             What the command returns.
 
         Raises:
-            Exit: If the input was wrong.
+            Exit: If the input was wrong, or another process failed.
         """
         try:
-            return super().invoke(ctx)
-        except InputError as error:
+            with launched():
+                return super().invoke(ctx)
+        except (InputError, ProcessError) as error:
             _say(f"Error: {error}", "red")
-            raise typer.Exit(WRONG_INPUT) from error
+            raise typer.Exit(WRONG_INPUT if isinstance(error, InputError) else FAULT) from error
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Output:
         Yields:
             A function to call with each step.
         """
-        console = Console(stderr=True, quiet=self.quiet)
+        console = Console(stderr=True, quiet=self.quiet or team().rank > 0)
         with warnings.catch_warnings(), console.status("starting") as status:
             warnings.simplefilter("always", TruncationWarning)
             warnings.showwarning = self._noting(warnings.showwarning)
@@ -124,16 +128,28 @@ class Output:
         notes = (Section("Notes on the input", tuple(self.notes)),) if self.notes else ()
         document = Document(answer.title, answer.headline, (*answer.sections, *notes), footer())
         self.publish(document, {**answer.payload, "notes": self.notes})
-        if answer.negative:
+        if answer.negative and team().rank == 0:
             raise typer.Exit(NO)
 
     def publish(self, document: Document, payload: Mapping[str, Any]) -> None:
-        """Write the files that were asked for and print the report.
+        """Write the files that were asked for and print the report; of several processes, one does.
 
         Args:
             document: The report.
             payload: The results by name.
         """
+        crew = team()
+
+        def write() -> list[Tensor]:
+            if crew.rank == 0:
+                self._write(document, payload)
+            return []
+
+        # The others wait for it: torchrun ends all processes as soon as one has ended with another status than 0.
+        crew.total(write)
+
+    def _write(self, document: Document, payload: Mapping[str, Any]) -> None:
+        """Write the files and print the report."""
         if self.json is not None:
             write_json(self.json, payload)
         if self.html is not None:
@@ -173,5 +189,6 @@ def by_share(progress: Callable[[str], None], step: str) -> Callable[[float], No
 
 def _say(message: str, style: str) -> None:
     """Print a message on stderr, unbroken so that paths in it can be copied."""
-    lines = (clean(line) for line in message.splitlines())
+    rank = os.environ.get("RANK")  # the group is gone by now
+    lines = (clean(line) for line in (f"[process {rank}] {message}" if rank else message).splitlines())
     Console(stderr=True).print(Text("\n".join(lines), style=style), soft_wrap=True)
