@@ -15,6 +15,8 @@ from diagnostics.commands.models import PathsArgument, PrivateOption, read_model
 from diagnostics.commands.options import (
     CoefficientsOption,
     DataOption,
+    DeviceOption,
+    DtypeOption,
     HtmlOption,
     JsonOption,
     QuietOption,
@@ -148,13 +150,15 @@ def bounds_command(
         str | None, typer.Option(metavar="NAME", help="The expert to negate, at 1 where no coefficient is given.")
     ] = None,
     target: Annotated[str | None, typer.Option(metavar="NAME", help="The expert that counts as unseen.")] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
     json: JsonOption = None,
     html: HtmlOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Loss gaps and their bounds."""
     output = Output(json, html, quiet)
-    config = load_config(file)
+    config = load_config(file).placed(device, dtype)
     jobs = _bound_jobs(config, coefficients, negate, target)
     with output.working() as progress:
         problem = build_problem(config, output, progress)
@@ -212,13 +216,15 @@ def predict_command(
         float | None, typer.Option(metavar="SHARE", help="Share of its expert's score that a task may lose; 0.1.")
     ] = None,
     data: DataOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
     json: JsonOption = None,
     html: HtmlOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Predicted loss, score and retention."""
     output = Output(json, html, quiet)
-    config = load_run(file, data, output.notes)
+    config = load_run(file, data, output.notes).placed(device, dtype)
     merge = config.merge(parse_coefficients(coefficients))
     allowed = config.tolerance if tolerance is None else tolerance
     if not 0 <= allowed < 1:

@@ -10,6 +10,7 @@ import typer
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.config import RunConfig, load_config
+from diagnostics.inputs.placement import DTYPES
 from diagnostics.inputs.recipe_config import recipe_config
 from diagnostics.inputs.recipes import is_recipe
 from diagnostics.report.extras import require
@@ -17,6 +18,8 @@ from diagnostics.report.extras import require
 __all__ = [
     "CoefficientsOption",
     "DataOption",
+    "DeviceOption",
+    "DtypeOption",
     "HtmlOption",
     "JsonOption",
     "QuietOption",
@@ -75,6 +78,17 @@ CoefficientsOption = Annotated[
 DataOption = Annotated[
     list[str] | None,
     typer.Option("--data", metavar="NAME=FILE", help="Examples of an expert's task, for a recipe; once for each."),
+]
+
+DeviceOption = Annotated[
+    str | None, typer.Option(metavar="cpu | cuda | cuda:1", help="Where models are evaluated; goes before the file's.")
+]
+DtypeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar=" | ".join(DTYPES),
+        help="The type in which models are evaluated; vectors are added up in float32 at least.",
+    ),
 ]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from diagnostics.commands.models import PathsArgument, PrivateOption, read_models
-from diagnostics.commands.options import HtmlOption, JsonOption, QuietOption
+from diagnostics.commands.options import DeviceOption, DtypeOption, HtmlOption, JsonOption, QuietOption
 from diagnostics.commands.problem import build_problem
 from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
@@ -58,6 +58,8 @@ def orthogonality_command(
         str | None, typer.Option(metavar="0,0.5,1", help="λ of each expert in a pair; 0.5 and 1 for both by default.")
     ] = None,
     private: PrivateOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
     json: JsonOption = None,
     html: HtmlOption = None,
     quiet: QuietOption = False,
@@ -65,6 +67,7 @@ def orthogonality_command(
     """Structure and orthogonality of updates, and disentanglement of tasks."""
     output, points = Output(json, html, quiet), _values(grid)
     base, experts, config = read_models("orthogonality", paths)
+    config = config.placed(device, dtype) if config else None
     with_data = config is not None and bool(config.data) and len(config.experts) > 1
     if points and not with_data:
         raise InputError("--grid: expected a configuration with data for two experts or more beside it; found none.")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from diagnostics.commands.options import HtmlOption, JsonOption, QuietOption
+from diagnostics.commands.options import DeviceOption, DtypeOption, HtmlOption, JsonOption, QuietOption
 from diagnostics.commands.problem import build_problem
 from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
@@ -35,13 +35,15 @@ def relations_command(
     measure: Annotated[
         bool, typer.Option("--measure", help="Evaluate merges of each pair and compare with the theory.")
     ] = False,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
     json: JsonOption = None,
     html: HtmlOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Relations between experts."""
     output = Output(json, html, quiet)
-    config = load_config(file)
+    config = load_config(file).placed(device, dtype)
     pairs = list(combinations(config.experts, 2))
     if not pairs:
         raise InputError(f"{file}: experts: expected at least two; found {list(config.experts)}. Add another.")

@@ -37,7 +37,6 @@ class SegmentModel:
 
     def __init__(self, name: str, model: torch.nn.Module, parameters: Sequence[str] | None = None) -> None:
         self.module = FunctionalModule(name, model, parameters)
-        self.device = next(model.parameters()).device
 
     def __call__(self, params: Parameters, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return log p(x | context) and log p(y | context, x) of each row, summed over the segment's tokens.
@@ -49,14 +48,14 @@ class SegmentModel:
         Returns:
             Two tensors [B], in nats; float32 for models in half precision.
         """
-        batch = self._moved(batch)
+        batch = _beside(params, batch)
         logits = self._logits(params, batch)
         scored = batch["x"] | batch["y"]
         # Only scored positions are widened: the logits are the largest tensor of all.
         chosen = logits[scored]
         wide = chosen.to(torch.promote_types(chosen.dtype, torch.float32))
         each = -cross_entropy(wide, batch["input_ids"][:, 1:][scored], reduction="none")
-        whole = torch.zeros(scored.shape, dtype=each.dtype, device=self.device).masked_scatter(scored, each)
+        whole = torch.zeros(scored.shape, dtype=each.dtype, device=each.device).masked_scatter(scored, each)
         return (whole * batch["x"]).sum(1), (whole * batch["y"]).sum(1)
 
     def outputs(self, params: Parameters, batch: Mapping[str, Tensor]) -> Tensor:
@@ -69,17 +68,19 @@ class SegmentModel:
         Returns:
             The outputs [B, W, 2]; see :func:`~diagnostics.inputs.token_readout.token_outputs`.
         """
-        batch = self._moved(batch)
+        batch = _beside(params, batch)
         return token_outputs(self._logits(params, batch), batch["input_ids"][:, 1:], batch["y"])
-
-    def _moved(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The batch where the model is."""
-        return {key: value.to(self.device) for key, value in batch.items()}
 
     def _logits(self, params: Parameters, batch: Mapping[str, Tensor]) -> Tensor:
         """Logits of each next token, [B, T − 1, V]."""
         inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
         return self.module(params, (inputs, batch["y"]))[:, :-1]
+
+
+def _beside(params: Parameters, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A batch where the parameters are."""
+    device = next(iter(params.values())).device
+    return {key: value.to(device) for key, value in batch.items()}
 
 
 def causal_lm_task(

@@ -11,6 +11,7 @@ from pydantic import field_validator as validates
 
 from diagnostics.inputs.documents import Count, Document, Name, Part, finite, is_config_file, nearest
 from diagnostics.inputs.examples import refuse_input
+from diagnostics.inputs.placement import DTYPES
 from diagnostics.inputs.pretrained import load_problem
 from diagnostics.inputs.problem import Coefficients, MergeProblem
 
@@ -31,6 +32,8 @@ _KEYS = {
     "max_length": ("a whole number from 1 on", "max_length: 128"),
     "columns": ("names by role (text, label, inputs, targets, x, y)", "columns: {text: review, label: stars}"),
     "instructions": ("texts by name of the expert", "instructions: {news: 'Summarise: ', mail: 'Answer: '}"),
+    "device": ("where models are evaluated", "device: cuda"),
+    "dtype": (f"one of {list(DTYPES)}", "dtype: float32"),
     "seed": ("a whole number from 0 on", "seed: 0"),
     "target": ("the name of an expert or a path", "target: news"),
 }
@@ -77,6 +80,8 @@ class RunConfig(Document):
         max_length: Tokens per text.
         columns: Names of the keys or tensors in the data files.
         instructions: What stands before x in a task of a language model, by expert.
+        device: Where models are evaluated.
+        dtype: The type in which models are evaluated.
         seed: Seed of torch's random numbers, for tasks that draw any.
         target: Name of the expert, or path of the model, that counts as unseen.
     """
@@ -97,6 +102,8 @@ class RunConfig(Document):
     max_length: Count | None = None
     columns: Columns | None = None
     instructions: dict[Name, StrictStr] | None = None
+    device: Name | None = None
+    dtype: Name | None = None
     seed: Annotated[StrictInt, Field(ge=0)] = 0
     target: Name | None = None
 
@@ -126,6 +133,19 @@ class RunConfig(Document):
         """
         return self.path("base", self._need("base")), self._paths("experts")
 
+    def placed(self, device: str | None, dtype: str | None) -> RunConfig:
+        """Return the same with a device and a type that go before the file's.
+
+        Args:
+            device: Where models are evaluated, if given.
+            dtype: The type in which models are evaluated, if given.
+
+        Returns:
+            The configuration to use.
+        """
+        given = {"device": device, "dtype": dtype}
+        return self.model_copy(update={key: value for key, value in given.items() if value is not None})
+
     def problem(self) -> MergeProblem:
         """Build the merge problem that the file describes.
 
@@ -149,6 +169,8 @@ class RunConfig(Document):
             batch_size=self.batch_size,
             max_length=self.max_length,
             instructions=self.instructions,
+            device=self.device,
+            dtype=self.dtype,
         )
 
     def merge(self, given: Coefficients | None = None) -> dict[str, float]:

@@ -105,7 +105,8 @@ class _ModuleTask:
 
     def _loss(self, params: Parameters, batch: Any) -> Tensor:
         """The criterion on a batch."""
-        return self.criterion(self.model(params, batch), batch[1])
+        outputs = self.model(params, batch)
+        return self.criterion(outputs, batch[1].to(outputs.device))
 
     def _loss_of_itself(self, params: Parameters, batch: Any) -> Tensor:
         """The criterion on a batch against the model's own predictions."""
@@ -134,7 +135,7 @@ class _ModuleTask:
     def _check_mean(self, outputs: Tensor, targets: Tensor) -> None:
         """Refuse a criterion that is not the mean of what it gives for single examples: a sum, or a weighted mean."""
         losses = Readout.from_functions(self.model, self.criterion, None).losses(outputs, (None, targets))
-        whole = self.criterion(outputs, targets)
+        whole = self.criterion(outputs, targets.to(outputs.device))
         mean, tolerance = float(losses.double().mean()), max(1e-3, 8 * torch.finfo(whole.dtype).eps)
         if not math.isclose(mean, float(whole), rel_tol=tolerance, abs_tol=1e-6):
             raise InputError(

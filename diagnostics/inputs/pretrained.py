@@ -18,6 +18,7 @@ from diagnostics.inputs.alignment import align, find_differences
 from diagnostics.inputs.checkpoints import Checkpoint, is_adapter, open_checkpoint
 from diagnostics.inputs.encoding import UNREADABLE, TruncationWarning, encode, open_tokenizer, transformers
 from diagnostics.inputs.examples import class_targets, is_tensor_file, listed, read_tensors, read_texts, refuse_input
+from diagnostics.inputs.placement import Placement
 from diagnostics.inputs.pretrained_lm import causal_lm_tasks
 from diagnostics.inputs.problem import MergeProblem
 from diagnostics.inputs.tasks import Task
@@ -40,6 +41,8 @@ def load_problem(
     batch_size: int | None = None,
     max_length: int | None = None,
     instructions: Mapping[str, str] | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
 ) -> MergeProblem:
     """Build a merge problem from folders and data files.
 
@@ -59,6 +62,8 @@ def load_problem(
         max_length: Tokens per text; by default what tokenizer and model allow. Longer texts are cut, with a warning;
             for language models they are refused unless this is given.
         instructions: What stands before x in a task of a language model, by expert.
+        device: Where models are evaluated.
+        dtype: The type in which models are evaluated.
 
     Returns:
         The problem.
@@ -68,11 +73,13 @@ def load_problem(
     """
     base, experts, data = _path(base), _paths(experts), _paths(data)
     _check_names(experts, data)
+    placed: dict[str, Any] = {"device": device, "dtype": dtype}
+    Placement.named(device, dtype)  # refused now and not after all models are read
     options = {"columns": columns, "batch_size": batch_size, "max_length": max_length, "instructions": instructions}
     if ":" in kind:
         _refuse_options(kind, options)
         tasks = {name: _custom_task(kind, name, base, path, data[name]) for name, path in experts.items()}
-        return MergeProblem(base, experts, tasks, private=private)
+        return MergeProblem(base, experts, tasks, private=private, **placed)
     _check_kind(kind)
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size: expected at least 1; found {batch_size}. Leave it out for {_BATCH_SIZE}.")
@@ -86,7 +93,7 @@ def load_problem(
             max_length=max_length,
             instructions=instructions,
         )
-        return MergeProblem(base, experts, texts, private=private)
+        return MergeProblem(base, experts, texts, private=private, **placed)
     if instructions is not None:
         raise InputError(f"instructions: expected kind 'causal-lm' with them; found kind {kind!r}. Remove them.")
     models = _Models(base, experts, private)
@@ -95,7 +102,7 @@ def load_problem(
     for name, file in data.items():
         examples = _read(models, name, file, columns, size, max_length)
         tasks[name] = _task(models, name, examples, file, size)
-    return MergeProblem(base, experts, tasks, private=models.private)
+    return MergeProblem(base, experts, tasks, private=models.private, **placed)
 
 
 class _Models:

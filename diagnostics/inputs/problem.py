@@ -15,6 +15,7 @@ from diagnostics.errors import InputError
 from diagnostics.inputs.adapters import open_expert
 from diagnostics.inputs.alignment import BASE, Alignment, align, assert_finite
 from diagnostics.inputs.checkpoints import Checkpoint, Source, open_checkpoint
+from diagnostics.inputs.placement import Placement
 from diagnostics.inputs.tasks import Task
 
 __all__ = ["Coefficients", "MergeProblem", "chosen_coefficients"]
@@ -27,16 +28,22 @@ class MergeProblem:
     """A base model θ0, experts θ_i and tasks L_i, keyed by the same names.
 
     Merges and norms are over the shared parameters; private ones (a classifier head of another width, say)
-    stay with their task. Arithmetic is done in the widest dtype found, and never below float32.
+    stay with their task. Arithmetic is done in the widest dtype found, unless
+    another is asked for, and never below float32.
 
     Args:
         base: Parameters of the base, or a path to them.
         experts: Parameters or paths of the experts, keyed by name.
         tasks: One task per expert, keyed by the same names; an unlabelled one is labelled by its expert.
         private: Names or glob patterns of parameters that are not merged.
+        device: Where models are evaluated, ``"cuda"`` say; where they are by default. Data stay where they are, and
+            each batch follows the parameters.
+        dtype: The type in which models are evaluated. In ``"bfloat16"`` and ``"float16"`` vectors are still held, and
+            gradients added up, in float32.
 
     Raises:
-        InputError: If the names differ, or a task's loss is not finite or not repeatable.
+        InputError: If the names differ, there is no such device or type, or a task's loss is not finite or not
+            repeatable.
         MismatchError: If parameters do not fit together; the message lists every one.
 
     Example:
@@ -55,8 +62,11 @@ class MergeProblem:
         tasks: Mapping[str, Task],
         *,
         private: Sequence[str] = (),
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
     ) -> None:
         _check_names(experts, tasks)
+        placement = Placement.named(device, dtype)
         opened: dict[str, Checkpoint] = {BASE: open_checkpoint(base, label=BASE)}
         opened |= {name: open_expert(opened[BASE], source, label=name) for name, source in experts.items()}
         alignment = align(opened[BASE], {name: opened[name] for name in experts}, private)
@@ -64,20 +74,22 @@ class MergeProblem:
             assert_finite(checkpoint)
         self.names = tuple(experts)
         self.shared = alignment.shared
-        dtype = _working_dtype(alignment)
+        widest = _widest_dtype(alignment)
         shared = {
             model: {
-                name: _lifted(checkpoint.tensor(alignment.stored_name(model, name)), dtype) for name in alignment.shared
+                name: placement.held(checkpoint.tensor(alignment.stored_name(model, name)), widest)
+                for name in alignment.shared
             }
             for model, checkpoint in opened.items()
         }
         self.base = shared.pop(BASE)
         self.experts = shared
         self.private = {
-            name: {key: _lifted(opened[name].tensor(key), dtype) for key in alignment.private[name]} for name in experts
+            name: {key: placement.held(opened[name].tensor(key), widest) for key in alignment.private[name]}
+            for name in experts
         }
         # Every measure sees a task as a function of the shared parameters alone.
-        self.tasks = {name: tasks[name].bind(self.private[name]) for name in self.names}
+        self.tasks = {name: placement.evaluated(tasks[name]).bind(self.private[name]) for name in self.names}
         # Where nothing says what is right, retention can still be held against what the task's own expert says.
         self.tasks |= {
             name: task.labelled_by(self.experts[name]) for name, task in self.tasks.items() if task.unlabelled
@@ -102,6 +114,8 @@ class MergeProblem:
         batch_size: int | None = None,
         max_length: int | None = None,
         instructions: Mapping[str, str] | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
     ) -> MergeProblem:
         """Build a problem from folders that transformers or PEFT wrote and a data file for each expert.
 
@@ -120,6 +134,8 @@ class MergeProblem:
             max_length: Tokens per text; by default what tokenizer and model allow. Longer texts are cut, with a
                 ``TruncationWarning``; for language models they are refused unless this is given.
             instructions: What stands before x in a task of a language model, by expert.
+            device: Where models are evaluated.
+            dtype: The type in which models are evaluated.
 
         Returns:
             The problem.
@@ -139,6 +155,8 @@ class MergeProblem:
             batch_size=batch_size,
             max_length=max_length,
             instructions=instructions,
+            device=device,
+            dtype=dtype,
         )
 
     def __repr__(self) -> str:
@@ -254,12 +272,7 @@ def _check_names(experts: Mapping[str, Source], tasks: Mapping[str, Task]) -> No
         )
 
 
-def _lifted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """A tensor in the working dtype; integers (positions, say) stay what they are."""
-    return tensor.detach().to(dtype) if tensor.is_floating_point() else tensor.detach()
-
-
-def _working_dtype(alignment: Alignment) -> torch.dtype:
+def _widest_dtype(alignment: Alignment) -> torch.dtype:
     """The widest floating dtype stored, and at least float32."""
     stored = {dtype for counts in alignment.dtypes.values() for dtype in counts}
     return functools.reduce(torch.promote_types, stored, torch.float32)

@@ -46,9 +46,9 @@ class Readout:
 
         def losses(out: Tensor, batch: Any) -> Tensor:
             # The criterion is a mean; over a batch of one it is the example's own loss.
-            return torch.func.vmap(lambda o, t: criterion(o[None], t[None]))(out, batch[1])
+            return torch.func.vmap(lambda o, t: criterion(o[None], t[None]))(out, batch[1].to(out.device))
 
-        return cls(model, losses, None if score is None else lambda out, batch: score(out, batch[1]))
+        return cls(model, losses, None if score is None else lambda out, batch: score(out, batch[1].to(out.device)))
 
     def through(self, change: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]) -> Readout:
         """Return the readout as a function of other parameters.

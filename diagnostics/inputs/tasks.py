@@ -118,13 +118,13 @@ class Task:
             params: The parameters θ.
 
         Returns:
-            The outputs f(x; θ) of each batch, examples first.
+            The outputs f(x; θ) of each batch, examples first, on the CPU.
         """
         readout = self._need_readout()
 
         def of_batch(batch: Any) -> Tensor:
             with torch.no_grad():
-                return readout.outputs(params, batch)
+                return readout.outputs(params, batch).cpu()
 
         return team().collect(self.batches, of_batch)
 

@@ -173,13 +173,13 @@ def model_outputs(task: Task, params: Parameters) -> list[Tensor]:
         params: The point θ.
 
     Returns:
-        One tensor a batch.
+        One tensor a batch, on the CPU, where predictions are made of them.
     """
     readout = readout_of(task)
 
     def of_batch(batch: Any) -> Tensor:
         with torch.no_grad():
-            return readout.outputs(params, batch)
+            return readout.outputs(params, batch).cpu()
 
     return team().collect(task.batches, of_batch)
 
@@ -242,11 +242,11 @@ def _along(
         with torch.no_grad(), differentiable_twice():
             if len(directions) > 1:
                 try:
-                    return torch.func.vmap(lambda tangent: derivative(batch, tangent))(tangents)
+                    return torch.func.vmap(lambda tangent: derivative(batch, tangent))(tangents).cpu()
                 except RuntimeError:  # an operation that vmap has no rule for, or does not allow
                     pass
             rows = [{name: value[index] for name, value in tangents.items()} for index in range(len(directions))]
-            return torch.stack([derivative(batch, row) for row in rows])
+            return torch.stack([derivative(batch, row) for row in rows]).cpu()
 
     return of_batch
 

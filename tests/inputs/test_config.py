@@ -25,6 +25,8 @@ batch_size: 8
 max_length: 32
 columns: {text: review}
 instructions: {news: "Sort: "}
+device: cpu
+dtype: float64
 seed: 3
 target: mail
 """
@@ -35,6 +37,8 @@ private = ["classifier.*"]
 tolerance = 0.05
 batch_size = 8
 max_length = 32
+device = "cpu"
+dtype = "float64"
 seed = 3
 target = "mail"
 [experts]
@@ -102,6 +106,8 @@ def test_a_problem_gets_every_setting(folder: Path, monkeypatch: pytest.MonkeyPa
         "batch_size": 8,
         "max_length": 32,
         "instructions": {"news": "Sort: "},
+        "device": "cpu",
+        "dtype": "float64",
     }
 
 

@@ -1,0 +1,96 @@
+"""Where models are evaluated and in which arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diagnostics.errors import InputError
+from diagnostics.inputs.tasks import Parameters, Task
+
+__all__ = ["DTYPES", "Placement"]
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A device, and a type to evaluate models in; vectors are held and added up in float32 at least.
+
+    Attributes:
+        device: Where parameters are; where they were given by default.
+        dtype: The type of evaluation; by default the widest that is stored, and at least float32.
+    """
+
+    device: torch.device | None = None
+    dtype: torch.dtype | None = None
+
+    @classmethod
+    def named(cls, device: str | torch.device | None, dtype: str | torch.dtype | None) -> Placement:
+        """Return the placement of this name.
+
+        Args:
+            device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, …
+            dtype: ``"float64"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``, or the type itself.
+
+        Returns:
+            The placement.
+
+        Raises:
+            InputError: If there is no such device or type.
+
+        Example:
+            >>> Placement.named("cpu", "bfloat16")
+            Placement(device=device(type='cpu'), dtype=torch.bfloat16)
+        """
+        kind = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+        if kind not in (DTYPES.values() if dtype is not None else (None,)):
+            raise InputError(f"dtype: expected one of {list(DTYPES)}; found {dtype!r}.")
+        return cls(None if device is None else _device(device), kind)
+
+    def held(self, tensor: Tensor, widest: torch.dtype) -> Tensor:
+        """Return a parameter as it is held: on the device, and wide enough to add up in.
+
+        Args:
+            tensor: The parameter.
+            widest: The widest type stored, at least float32.
+
+        Returns:
+            The same values; those of integers in their own type.
+        """
+        kind = widest if self.dtype is None else torch.promote_types(self.dtype, torch.float32)
+        return tensor.detach().to(device=self.device, dtype=kind if tensor.is_floating_point() else None)
+
+    def evaluated(self, task: Task) -> Task:
+        """Return a task that evaluates its model in a type narrower than parameters are held in.
+
+        Args:
+            task: The task.
+
+        Returns:
+            The task as a function of wide parameters; derivatives come back wide.
+        """
+        kind = self.dtype
+        if kind not in (torch.bfloat16, torch.float16):
+            return task
+
+        def narrow(params: Parameters) -> Mapping[str, Tensor]:
+            return {name: value.to(kind) if value.is_floating_point() else value for name, value in params.items()}
+
+        return task.through(narrow)
+
+
+def _device(given: str | torch.device) -> torch.device:
+    """A device that is there."""
+    try:
+        device = torch.device(given)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        found = str(error).splitlines()[0]
+        raise InputError(
+            f"device: expected 'cpu', or 'cuda' where PyTorch sees a GPU; found {str(given)!r} ({found})."
+        ) from error
+    return device
