@@ -12,8 +12,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "diagnostics"
 # A package imports only from its left.
 ORDER = [
-    *("exact", "testing", "inputs", "measures", "theory", "derivations"),
-    *("bases", "verdicts", "report", "demo", "commands", "cli"),
+    *("processes", "exact", "testing", "inputs", "measures", "theory", "derivations"),
+    *("bases", "verdicts", "report", "demo", "commands", "cli", "__main__"),
 ]
 EVERYWHERE = {"results", "errors", "__init__"}
 THEORY_MAY_NOT = {"inputs", "measures"}

@@ -38,7 +38,7 @@ def rows_of(parts: ProblemParts, folder: Path, family: str, seen: int = SEEN) ->
         together = merge_parts(problem, merge, "task_arithmetic", {})
         for name in merge:
             # What predict_merge does, without the reasons, which cost as much again.
-            surrogate = together.surrogate(problem, name)
+            (surrogate,) = together.surrogates(problem, [name])
             near, far = (task_prediction(surrogate, merge, about) for about in ("examples", "population"))
             merged, alone = outcomes[f"{name}|{label(merge)}"], outcomes[f"{name}|{label({name: 1.0})}"]
             targets = parts.data[name]["test"][1][: len(merged)]
