@@ -34,6 +34,8 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 _INDEX = ".safetensors.index.json"
 _PICKLED = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
+
+
 class Checkpoint(ABC):
     """Named tensors of one model, read one at a time so that memory stays flat.
 
@@ -255,7 +257,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def _hold(tensor: Tensor) -> Iterator[PartReader]:
     """A reader of parts of a tensor that is in memory."""
     flat = tensor.detach().reshape(-1)
-    yield lambda start, stop, buffer: flat[start:stop]
+    yield lambda start, stop, buffer: flat[start:stop].cpu()
 
 
 def _check_mapping(tensors: Mapping[str, Tensor], label: str) -> None:

@@ -105,11 +105,18 @@ def open_parts(path: Path, name: str, entry: Entry) -> Iterator[PartReader]:
     except OSError as error:
         _refuse_file(path, str(error))
 
+    # Most parts are of one length, and making views of the buffer takes as long as reading a part that is cached.
+    views: dict[tuple[int, int], tuple[Tensor, memoryview]] = {}
+
     def read(start: int, stop: int, buffer: Tensor) -> Tensor:
-        part = buffer[: (stop - start) * size]
-        if not _fill(descriptor, part.numpy().data, entry.start + start * size):
+        key = (buffer.data_ptr(), stop - start)
+        if key not in views:
+            part = buffer[: (stop - start) * size]
+            views[key] = part.view(entry.dtype), part.numpy().data
+        part, view = views[key]
+        if not _fill(descriptor, view, entry.start + start * size):
             _refuse_file(path, f"it ends within {name}")
-        return part.view(entry.dtype)
+        return part
 
     try:
         yield read

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["SignCounts", "count_signs"]
+__all__ = ["SignCounts", "count_bits", "count_signs", "sign_bits"]
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,11 @@ class SignCounts:
         return self.contested / self.several if self.several else math.nan
 
 
-def count_signs(moves: NDArray[np.float64], flags: NDArray[np.bool_] | None = None) -> SignCounts:
+def count_signs(moves: NDArray[np.float64]) -> SignCounts:
     """Count the coordinates in which task vectors agree and disagree in sign; zero and NaN do not move.
 
     Args:
         moves: Task vectors, [T, n].
-        flags: Memory to work in, at least 2 T times n rounded up to a multiple of 64.
 
     Returns:
         The counts.
@@ -77,10 +76,51 @@ def count_signs(moves: NDArray[np.float64], flags: NDArray[np.bool_] | None = No
         ([[0.0, 0.5], [0.5, 0.0]], 0.5)
     """
     count, width = moves.shape
-    up, down = _signs(moves, flags)
+    return count_bits(sign_bits(moves, np.empty(2 * count * (width + 64), bool)), width)
+
+
+def sign_bits(moves: NDArray[np.float64], flags: NDArray[np.bool_]) -> NDArray[np.uint64]:
+    """Say where each row is above and below zero, one bit a coordinate.
+
+    Args:
+        moves: Task vectors, [T, n].
+        flags: Memory to work in, at least 2 T times n rounded up to a multiple of 64.
+
+    Returns:
+        Words of 64 coordinates, above and below, [2, T, ⌈n / 64⌉]; bits beyond n are zero.
+
+    Example:
+        >>> [hex(word) for word in sign_bits(np.array([[1.0, -2.0, 0.0]]), np.empty(128, bool)).ravel()]
+        ['0x80', '0x40']
+    """
+    count, width = moves.shape
+    padded = -(-width // 64) * 64
+    above, below = found = flags[: 2 * count * padded].reshape(2, count, padded)
+    np.greater(moves, 0, out=above[:, :width])
+    np.less(moves, 0, out=below[:, :width])
+    found[:, :, width:] = False
+    return np.packbits(found, axis=2).view(np.uint64)
+
+
+def count_bits(bits: NDArray[np.uint64], width: int) -> SignCounts:
+    """Count agreement and disagreement in what :func:`sign_bits` returned.
+
+    Args:
+        bits: Words above and below, [2, T, words].
+        width: Number of coordinates that they stand for.
+
+    Returns:
+        The counts.
+
+    Example:
+        >>> count_bits(np.array([[[3], [1]], [[0], [2]]], dtype=np.uint64), 2).opposite.tolist()
+        [[0, 1], [1, 0]]
+    """
+    up, down = bits
+    count = len(up)
     moving = up | down
     moved = _ones(moving)
-    # Where every task vector moves in every coordinate, as in most of full fine-tuning, pairs need one word each.
+    # Where every task vector moves in every coordinate, as in most of full fine-tuning, half of the work is not needed.
     dense = int(moved.sum()) == count * width
     both, opposite = np.diag(moved), np.zeros((count, count), np.int64)
     for i in range(count - 1):
@@ -96,20 +136,6 @@ def count_signs(moves: NDArray[np.float64], flags: NDArray[np.bool_] | None = No
     contested = np.bitwise_or.reduce(up) & np.bitwise_or.reduce(down)
     several = width * (count > 1) if dense else int(_ones(_in_several(moving)))
     return SignCounts(_mirror(both), _mirror(opposite), several, int(_ones(contested)))
-
-
-def _signs(moves: NDArray[np.float64], flags: NDArray[np.bool_] | None) -> tuple[NDArray[np.uint64], ...]:
-    """Where each row is above and below zero, one bit a coordinate."""
-    count, width = moves.shape
-    padded = -(-width // 64) * 64
-    if flags is None:
-        flags = np.empty(2 * count * padded, bool)
-    above, below = found = flags[: 2 * count * padded].reshape(2, count, padded)
-    np.greater(moves, 0, out=above[:, :width])
-    np.less(moves, 0, out=below[:, :width])
-    found[:, :, width:] = False
-    up, down = np.packbits(found, axis=2).view(np.uint64)
-    return up, down
 
 
 def _ones(words: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -22,20 +22,24 @@ from torch import Tensor
 from diagnostics.inputs.alignment import BASE, Alignment
 from diagnostics.inputs.checkpoints import Checkpoint
 from diagnostics.inputs.tensor_files import PartReader
-from diagnostics.measures.signs import SignCounts, count_signs
+from diagnostics.measures.signs import SignCounts, count_bits, sign_bits
 
 __all__ = ["Sums", "stream_sums"]
 
-# Coordinates of a block: torch converts no more than these in the thread that asks, beyond them it starts others.
-_BLOCK = 1 << 15
+# Coordinates of a block: few enough for a cache, and enough that calls from Python cost little beside the work.
+_BLOCK = 1 << 16
 # Numbers of a block, all models together: 8 MB a thread, whatever the number of models.
 _NUMBERS = 1 << 20
-# Blocks that a thread takes at a time.
-_BLOCKS = 16
+# Coordinates that a thread takes at a time.
+_SLICE = 1 << 19
+# Torch converts no more than these in the thread that asks; beyond them it starts others, beside ours.
+_SERIAL = 1 << 15
 # Multiplications of one product of matrices. OpenBLAS has kernels for small ones that do not copy their operands, which
 # for a few long rows takes longer than the product; up to this size it also starts no threads of its own.
 _PRODUCT = 1 << 18
 _ROWS = 8
+# What numpy has too, and converts faster.
+_PLAIN = frozenset({torch.float32, torch.float64})
 
 
 @dataclass(frozen=True)
@@ -60,10 +64,11 @@ class _Workspace:
     """The memory that one thread works in."""
 
     def __init__(self, models: int) -> None:
-        self.block = max(1, min(_BLOCK, _NUMBERS // models))
+        # Whole words of sign bits, so that the bits of blocks can lie side by side.
+        self.block = max(64, min(_BLOCK, _NUMBERS // models) // 64 * 64)
         self.numbers = np.empty(models * self.block)
         self.flags = np.empty(2 * models * (self.block + 64), bool)
-        self.bytes = torch.empty(self.block * 16, dtype=torch.uint8)
+        self.bytes = torch.empty(self.block * 8, dtype=torch.uint8)
 
 
 def stream_sums(opened: Mapping[str, Checkpoint], alignment: Alignment, experts: int) -> Iterator[tuple[str, Sums]]:
@@ -118,9 +123,8 @@ def stream_sums(opened: Mapping[str, Checkpoint], alignment: Alignment, experts:
                 files.enter_context(checkpoint.parts(alignment.stored_name(model, name)))
                 for model, checkpoint in opened.items()
             ]
-            step = _BLOCKS * _BLOCK
-            for start in range(0, max(size, 1), step):
-                stop = min(start + step, size)
+            for start in range(0, max(size, 1), _SLICE):
+                stop = min(start + _SLICE, size)
                 last = files if stop == size else None
                 waiting.append((name, pool.submit(work, readers, start, stop), last))
                 if len(waiting) > 2 * workers:
@@ -130,28 +134,38 @@ def stream_sums(opened: Mapping[str, Checkpoint], alignment: Alignment, experts:
 
 
 def _sum_slice(readers: Sequence[PartReader], start: int, stop: int, experts: int, space: _Workspace) -> Sums:
-    """Sums over a slice of one tensor, block by block."""
-    count = len(readers)
-    gram, signs = np.zeros((count, count)), SignCounts.none(experts)
+    """Sums over a slice of one tensor, block by block; signs are kept as bits and counted at the end."""
+    gram = np.zeros((len(readers), len(readers)))
+    bits = np.empty((2, experts, -(-(stop - start) // 64)), np.uint64)
     for at in range(start, stop, space.block):
         rows = _read_block(readers, at, min(at + space.block, stop), space)
         # What is not finite in a model has no finite sum either; the check of models names it.
         with np.errstate(invalid="ignore", over="ignore"):
             np.subtract(rows[:-1], rows[-1], out=rows[:-1])
             _add_products(gram, rows)
-            signs += count_signs(rows[:experts], space.flags)
+            words = sign_bits(rows[:experts], space.flags)
+        first = (at - start) // 64
+        bits[:, :, first : first + words.shape[2]] = words
     moves = np.triu(gram[:-1, :-1]) + np.triu(gram[:-1, :-1], 1).T
-    return Sums(torch.from_numpy(moves), float(gram[-1, -1]), signs)
+    return Sums(torch.from_numpy(moves), float(gram[-1, -1]), count_bits(bits, stop - start))
 
 
 def _read_block(readers: Sequence[PartReader], start: int, stop: int, space: _Workspace) -> NDArray[np.float64]:
     """Values of all models in float64, a row each, the base's last."""
     rows = space.numbers[: len(readers) * (stop - start)].reshape(len(readers), -1)
-    into = torch.from_numpy(rows)
     for place, read in enumerate(readers):
         # The base comes first among the models: row −1.
-        into[place - 1].copy_(read(start, stop, space.bytes))
+        _convert(read(start, stop, space.bytes), rows[place - 1])
     return rows
+
+
+def _convert(part: Tensor, row: NDArray[np.float64]) -> None:
+    """Write values of any dtype into a row of float64."""
+    if part.dtype in _PLAIN:
+        row[:] = part.numpy()
+        return
+    for source, into in zip(part.split(_SERIAL), torch.from_numpy(row).split(_SERIAL), strict=True):
+        into.copy_(source)
 
 
 def _add_products(gram: NDArray[np.float64], rows: NDArray[np.float64]) -> None:
@@ -160,9 +174,8 @@ def _add_products(gram: NDArray[np.float64], rows: NDArray[np.float64]) -> None:
     group = min(_ROWS, -(-count // 2))
     for first in range(0, count, group):
         # Never a matrix by its own transpose: that is another routine, slower for rows this long.
-        left, right = slice(first, first + group), slice(max(first - 1, 0), None)
-        factors = rows[left].shape[0] * rows[right].shape[0]
-        step = max(64, _PRODUCT // factors // 64 * 64)
+        left, right = rows[first : first + group], rows[max(first - 1, 0) :]
+        step = max(64, _PRODUCT // (len(left) * len(right)) // 64 * 64)
+        into = gram[first : first + group, max(first - 1, 0) :]
         for at in range(0, width, step):
-            part = slice(at, at + step)
-            gram[left, right] += rows[left, part] @ rows[right, part].T
+            into += left[:, at : at + step] @ right[:, at : at + step].T
