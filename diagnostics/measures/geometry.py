@@ -102,7 +102,7 @@ class Geometry(Result):
     @property
     def null_cosine(self) -> float:
         """E|cos| of independent Gaussian vectors of this dimension, about sqrt(2/(πd)) (2.9)."""
-        return null_cosine(self.dimension)
+        return null_cosine(self.dimension) if self.dimension else math.nan
 
     @property
     def null_cosine_layerwise(self) -> Tensor:
@@ -111,7 +111,7 @@ class Geometry(Result):
         A few small tensors that carry most of the change raise the floor above :attr:`null_cosine`.
         """
         total = torch.zeros_like(self.gram)
-        for layer in self.layers.values():
+        for layer in (layer for layer in self.layers.values() if layer.dimension):
             total += torch.outer(layer.norms**2, layer.norms**2) / layer.dimension
         scale = self.norms[:, None] * self.norms[None, :]
         return torch.where(scale > 0, math.sqrt(2 / math.pi) * total.sqrt() / scale, math.nan)
