@@ -128,7 +128,7 @@ class Geometry(Result):
         Returns:
             A dictionary ready for JSON.
         """
-        # Every tensor has its own matrices, four of T × T numbers: in a JSON report 8 kB a tensor at T = 8 and 0.5 MB at
+        # Every tensor has its own matrices, four of T × T numbers: in a JSON report 8 kB a tensor at T = 8, 0.5 MB at
         # T = 70. The counts behind the conflicts would add two more, and say little that the shares do not.
         derived = ("norms", "cosine", "C", "epsilon", "beta", "null_cosine", "null_cosine_layerwise", "notes")
         counted = ("sign_conflict", "sign_contest")
