@@ -36,6 +36,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.prediction.sensitivity
 	$(BIN)/python -m benchmarks.derivative_costs
 	$(BIN)/python -m benchmarks.audit_costs
+	$(BIN)/python -m benchmarks.geometry_streaming
 	$(BIN)/python -m benchmarks.composition.base
 	$(BIN)/python -m benchmarks.composition.experts
 	$(BIN)/python -m benchmarks.composition.outcomes
@@ -61,6 +62,7 @@ bench-quick: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.prediction.study --quick
 	$(BIN)/python -m benchmarks.derivative_costs --quick
 	$(BIN)/python -m benchmarks.audit_costs --quick
+	$(BIN)/python -m benchmarks.geometry_streaming --quick
 	$(BIN)/python -m benchmarks.composition.study --quick
 	for part in bases.planted bases.arithmetic bases.memory bases.history update_structure disentanglement orthogonality; do \
 		$(BIN)/python -m benchmarks.$$part --quick; done

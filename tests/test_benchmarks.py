@@ -11,6 +11,7 @@ from benchmarks import (
     derivations,
     derivative_costs,
     disentanglement,
+    geometry_streaming,
     language_predictions,
     method_predictions,
     minilm_bounds,
@@ -55,6 +56,19 @@ def test_audit_costs_dry_run(capsys):
     audit_costs.main(["--quick"])
     printed = capsys.readouterr().out
     assert "of a backward pass a context" in printed and "peak memory, vectors sketched" in printed
+
+
+def test_geometry_streaming_dry_run(capsys):
+    geometry_streaming.main(["--quick"])
+    printed = capsys.readouterr().out
+    assert "geometry beside plain reading" in printed and "Peak memory of the process" in printed
+
+
+def test_the_plain_loop_that_a_geometry_is_timed_against_finds_the_same(tmp_path):
+    paths = geometry_streaming.write_models(tmp_path, 100_000, 9, "mixed")
+    found = dx.geometry(paths[0], paths[1:]).gram
+    assert torch.allclose(found, torch.from_numpy(geometry_streaming.loop_plainly(paths)), rtol=1e-12)
+    assert paths[9].samefile(paths[1]) and not paths[2].samefile(paths[1])
 
 
 def test_composition_study_dry_run(capsys):

@@ -7,6 +7,7 @@ name: an adapter applied by the wrong formula gives weights that look plausible 
 import math
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,6 +26,7 @@ from diagnostics.inputs.checkpoints import (
     read_json,
     refuse,
 )
+from diagnostics.inputs.tensor_files import PartReader
 
 _MERGE = (
     "Merge it first with PEFT: PeftModel.from_pretrained(base, folder).merge_and_unload(), then "
@@ -148,6 +150,13 @@ class AdapterCheckpoint(Checkpoint):
             return weight
         factors, weight = self.factors(name), weight.to(self.dtype(name))
         return weight + self.shaped(name, factors.up.to(weight) @ factors.down.to(weight)) * factors.scale
+
+    def parts(self, name: str) -> AbstractContextManager[PartReader]:
+        """Open a tensor to be read in parts; where the adapter changes it, it is computed and held whole."""
+        if name in self._factors:
+            return super().parts(name)
+        holder, key = self._holder(name)
+        return holder.parts(key)
 
     def before(self, name: str) -> Tensor:
         """Values of a tensor below its factors: the adapter's own where it holds it whole, or the base's."""

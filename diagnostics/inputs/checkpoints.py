@@ -5,17 +5,27 @@ meant: every choice that a folder leaves open is refused, with the candidates na
 """
 
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from diagnostics.errors import CheckpointError
+from diagnostics.inputs.tensor_files import (
+    AGAIN,
+    CONVERT,
+    FROM_GGUF,
+    Entry,
+    PartReader,
+    open_parts,
+    read_header,
+    read_tensor,
+    refuse,
+)
 
 Source: TypeAlias = Mapping[str, Tensor] | str | Path
 
@@ -24,18 +34,6 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 _INDEX = ".safetensors.index.json"
 _PICKLED = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
-_CONVERT = (
-    "Opening a pickle can run code, so none is read here: where you trust it, load it with transformers and "
-    "call model.save_pretrained(folder, safe_serialization=True), or use safetensors.torch.save_file."
-)
-_FROM_GGUF = "GGUF weights are quantised for inference: pass the safetensors model that they were made from."
-_AGAIN = "Download or save the model again."
-_DTYPES = {
-    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
-    **{"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "C64": torch.complex64},
-    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "BOOL": torch.bool},
-    **{"U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8},
-}
 
 
 class Checkpoint(ABC):
@@ -63,6 +61,26 @@ class Checkpoint(ABC):
     @abstractmethod
     def tensor(self, name: str) -> Tensor:
         """Values of a tensor in its own dtype, detached."""
+
+    def parts(self, name: str) -> AbstractContextManager[PartReader]:
+        """Open a tensor to be read in parts, `start` to `stop` of its flattened values.
+
+        Files are read part by part. Anything else is held whole while it is open: what is in memory is there
+        anyway, and an update B A is computed as one product.
+
+        Args:
+            name: The tensor.
+
+        Returns:
+            A context with the reader, which takes `start`, `stop` and a buffer of bytes that the part fits in;
+            threads may share the reader, each with a buffer of its own.
+
+        Example:
+            >>> with open_checkpoint({"w": torch.arange(6.0).view(2, 3)}).parts("w") as read:
+            ...     read(2, 4, torch.empty(8, dtype=torch.uint8))
+            tensor([2., 3.])
+        """
+        return _hold(self.tensor(name))
 
 
 class MemoryCheckpoint(Checkpoint):
@@ -109,7 +127,7 @@ class FileCheckpoint(Checkpoint):
     """
 
     def __init__(self, label: str, files: Iterable[Path]) -> None:
-        self._headers = {file: _read_header(file) for file in files}
+        self._headers = {file: read_header(file) for file in files}
         self._file = {name: file for file, header in self._headers.items() for name in header}
         if not self._file:
             refuse(label, "at least one tensor", "an empty checkpoint", "Save the model again.")
@@ -121,17 +139,25 @@ class FileCheckpoint(Checkpoint):
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor, from the header."""
-        return self._headers[self._file[name]][name][0]
+        return self._entry(name).shape
 
     def dtype(self, name: str) -> torch.dtype:
         """Dtype of a tensor, from the header."""
-        return self._headers[self._file[name]][name][1]
+        return self._entry(name).dtype
 
     def tensor(self, name: str) -> Tensor:
         """Values of a tensor, read now."""
-        # A handle kept open keeps every page that was ever read through it in this process's memory.
-        with _open_file(self._file[name]) as handle:
-            return handle.get_tensor(name)
+        return read_tensor(self._file[name], name)
+
+    def parts(self, name: str) -> AbstractContextManager[PartReader]:
+        """Open a tensor to be read in parts, each from the file when it is asked for."""
+        if not hasattr(os, "preadv"):  # Windows
+            return super().parts(name)
+        return open_parts(self._file[name], name, self._entry(name))
+
+    def _entry(self, name: str) -> Entry:
+        """What its file's header says about a tensor."""
+        return self._headers[self._file[name]][name]
 
 
 def open_checkpoint(source: Source, label: str | None = None) -> Checkpoint:
@@ -221,30 +247,17 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        refuse(path, "valid JSON", str(error), _AGAIN)
+        refuse(path, "valid JSON", str(error), AGAIN)
     if not isinstance(content, dict):
-        refuse(path, "a JSON object", type(content).__name__, _AGAIN)
+        refuse(path, "a JSON object", type(content).__name__, AGAIN)
     return content
 
 
-def refuse(where: object, expected: str, found: str, remedy: str) -> NoReturn:
-    """Raise the error for a checkpoint that cannot be used.
-
-    Args:
-        where: File, folder or model concerned.
-        expected: What should have been there.
-        found: What was there.
-        remedy: What to do about it.
-
-    Raises:
-        CheckpointError: Always.
-
-    Example:
-        >>> refuse("a.safetensors", "tensors", "none", "Save it again.")
-        Traceback (most recent call last):
-        diagnostics.errors.CheckpointError: a.safetensors: expected tensors; found none. Save it again.
-    """
-    raise CheckpointError(f"{where}: expected {expected}; found {found}. {remedy}")
+@contextmanager
+def _hold(tensor: Tensor) -> Iterator[PartReader]:
+    """A reader of parts of a tensor that is in memory."""
+    flat = tensor.detach().reshape(-1)
+    yield lambda start, stop, buffer: flat[start:stop].cpu()
 
 
 def _check_mapping(tensors: Mapping[str, Tensor], label: str) -> None:
@@ -278,7 +291,7 @@ def _open_path(path: Path, label: str) -> FileCheckpoint:
     if path.suffix == ".json":
         return _open_index(path, label)
     if path.suffix in _PICKLED:
-        refuse(path, "a safetensors file", f"a pickled file ({path.suffix})", _CONVERT)
+        refuse(path, "a safetensors file", f"a pickled file ({path.suffix})", CONVERT)
     return FileCheckpoint(label, [path])
 
 
@@ -292,8 +305,13 @@ def _weight_files(folder: Path) -> list[Path]:
 def _find_weights(folder: Path) -> Path:
     """The one file of a folder to read the model from."""
     found = _weight_files(folder)
-    if len(found) == 1:
-        return found[0]
+    if len(found) != 1:
+        _refuse_choice(folder, found)
+    return found[0]
+
+
+def _refuse_choice(folder: Path, found: list[Path]) -> NoReturn:
+    """Refuse a folder that holds none or several to read, and say what it does hold."""
     if found:
         names = ", ".join(file.name for file in found)
         remedy = f"Pass the file that you mean; shards need their index (model{_INDEX})."
@@ -301,10 +319,10 @@ def _find_weights(folder: Path) -> Path:
     expected = f"model.safetensors or model{_INDEX}"
     pickled = [file.name for file in sorted(folder.iterdir()) if file.suffix in _PICKLED]
     if pickled:
-        refuse(folder, expected, f"pickled files only ({', '.join(pickled)})", _CONVERT)
+        refuse(folder, expected, f"pickled files only ({', '.join(pickled)})", CONVERT)
     gguf = [file.name for file in sorted(folder.glob("*.gguf"))]
     if gguf:
-        refuse(folder, expected, f"GGUF files ({', '.join(gguf)})", _FROM_GGUF)
+        refuse(folder, expected, f"GGUF files ({', '.join(gguf)})", FROM_GGUF)
     refuse(folder, expected, "no weights of a whole model", "Pass the folder that save_pretrained wrote.")
 
 
@@ -318,7 +336,7 @@ def _open_index(index: Path, label: str) -> FileCheckpoint:
         lost, extra = names - checkpoint.names_in(file), checkpoint.names_in(file) - names
         if lost or extra:
             found = f"missing from the shard: {_some(lost)}; not in the index: {_some(extra)}"
-            remedy = f"Index and shards come from different saves. {_AGAIN}"
+            remedy = f"Index and shards come from different saves. {AGAIN}"
             refuse(f"{index}: shard {file.name}", "the tensors that the index names", found, remedy)
     return checkpoint
 
@@ -328,7 +346,7 @@ def _read_weight_map(index: Path) -> dict[str, str]:
     weight_map = read_json(index).get("weight_map")
     valid = isinstance(weight_map, dict) and all(isinstance(shard, str) for shard in weight_map.values())
     if not valid or not weight_map:
-        refuse(index, 'a "weight_map" from tensor names to file names', "none that is usable", _AGAIN)
+        refuse(index, 'a "weight_map" from tensor names to file names', "none that is usable", AGAIN)
     return weight_map
 
 
@@ -341,7 +359,7 @@ def _shard_path(index: Path, shard: str) -> Path:
         remedy = "Put the shards beside their index and use plain file names."
         refuse(index, "shards inside the index's folder", f"{shard!r}, which leads outside", remedy)
     if not path.is_file():
-        refuse(index, f"the shard {shard!r}", "no such file", _AGAIN)
+        refuse(index, f"the shard {shard!r}", "no such file", AGAIN)
     return path
 
 
@@ -350,41 +368,3 @@ def _some(names: set[str]) -> str:
     shown = sorted(names)[:5]
     more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
     return ", ".join(shown) + more if names else "none"
-
-
-@contextmanager
-def _open_file(path: Path) -> Iterator[Any]:
-    """Open a safetensors file, or say what it really is where it cannot be read as one."""
-    try:
-        with safe_open(path, framework="pt") as handle:
-            yield handle
-    except (SafetensorError, OSError) as error:
-        found, remedy = _diagnose(path, str(error))
-        refuse(path, "a complete safetensors file", found, remedy)
-
-
-def _read_header(path: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Shape and dtype of every tensor of a file, refused now where torch has no such dtype."""
-    with _open_file(path) as handle:
-        slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118
-    for name, entry in slices.items():
-        if entry.get_dtype() not in _DTYPES:
-            remedy = "Save it again in one of these."
-            refuse(f"{path}: {name}", f"a dtype among {', '.join(_DTYPES)}", entry.get_dtype(), remedy)
-    return {name: (tuple(entry.get_shape()), _DTYPES[entry.get_dtype()]) for name, entry in slices.items()}
-
-
-def _diagnose(path: Path, reason: str) -> tuple[str, str]:
-    """What an unreadable file is, and what to do, from its first bytes."""
-    if not path.is_file():
-        return reason, "Pass a safetensors file."
-    with path.open("rb") as file:
-        start = file.read(24)
-    if start.startswith(b"GGUF"):
-        return "a GGUF file", _FROM_GGUF
-    if start.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not the weights", "Run `git lfs pull` in its folder."
-    if start.startswith((b"PK\x03\x04", b"\x80")):
-        return "a pickled file under another name", _CONVERT
-    found = f"{path.stat().st_size} bytes that are truncated or corrupt ({reason})"
-    return found, _AGAIN

@@ -13,21 +13,21 @@ from torch import Tensor
 
 from diagnostics.exact.random_vectors import null_cosine
 from diagnostics.inputs.adapters import open_expert
-from diagnostics.inputs.alignment import BASE, Alignment, align
-from diagnostics.inputs.checkpoints import Checkpoint, Source, open_checkpoint
+from diagnostics.inputs.alignment import BASE, align
+from diagnostics.inputs.checkpoints import Source, open_checkpoint
 from diagnostics.inputs.naming import name_experts
+from diagnostics.measures.signs import SignCounts
+from diagnostics.measures.streaming import Sums, stream_sums
 from diagnostics.results import Result, plain
 
 __all__ = ["Geometry", "geometry"]
 
-# Elements of one tensor that are held in float64 at a time, for all models together.
-_CHUNK = 1 << 20
 _TARGET = "target"
 
 
 @dataclass(frozen=True)
 class Geometry(Result):
-    """Norms and angles of task vectors, all of them functions of the Gram matrix.
+    """Norms and angles of task vectors, functions of the Gram matrix, and how often their signs conflict.
 
     Attributes:
         names: The experts, in the order of every row.
@@ -37,6 +37,7 @@ class Geometry(Result):
         target_inner: ⟨τ_tar, τ_i⟩, [T], where a target was given.
         target_norm: ‖τ_tar‖, where a target was given.
         layers: The same for each tensor by itself.
+        signs: Numbers of coordinates by the signs of the experts' task vectors, where they were counted.
     """
 
     names: tuple[str, ...]
@@ -46,6 +47,7 @@ class Geometry(Result):
     target_inner: Tensor | None = None
     target_norm: float | None = None
     layers: dict[str, Geometry] = field(default_factory=dict)
+    signs: SignCounts | None = None
 
     @property
     def norms(self) -> Tensor:
@@ -80,9 +82,27 @@ class Geometry(Result):
         return float(self.target_inner.max()) / self.C if self.C > 0 else math.nan
 
     @property
+    def sign_conflict(self) -> Tensor | None:
+        """Share of the coordinates moved by both i and j that they move in opposite directions, [T, T], where counted.
+
+        Independent vectors with symmetric coordinates give 1/2. Where pairs of coordinates are jointly Gaussian with
+        correlation ρ it is arccos(ρ)/π, so a cosine says what to expect: less conflict than that of the cosine means
+        that a few large coordinates oppose each other. NaN where no coordinate is moved by both.
+        """
+        return self.signs.conflict if self.signs else None
+
+    @property
+    def sign_contest(self) -> float | None:
+        """Share of the coordinates moved by two experts or more that some move up and some down, where counted.
+
+        Independent signs give 1 − 2^(1−T) where all T move. NaN where no coordinate is moved by two.
+        """
+        return self.signs.contest if self.signs else None
+
+    @property
     def null_cosine(self) -> float:
         """E|cos| of independent Gaussian vectors of this dimension, about sqrt(2/(πd)) (2.9)."""
-        return null_cosine(self.dimension)
+        return null_cosine(self.dimension) if self.dimension else math.nan
 
     @property
     def null_cosine_layerwise(self) -> Tensor:
@@ -91,7 +111,7 @@ class Geometry(Result):
         A few small tensors that carry most of the change raise the floor above :attr:`null_cosine`.
         """
         total = torch.zeros_like(self.gram)
-        for layer in self.layers.values():
+        for layer in (layer for layer in self.layers.values() if layer.dimension):
             total += torch.outer(layer.norms**2, layer.norms**2) / layer.dimension
         scale = self.norms[:, None] * self.norms[None, :]
         return torch.where(scale > 0, math.sqrt(2 / math.pi) * total.sqrt() / scale, math.nan)
@@ -108,8 +128,13 @@ class Geometry(Result):
         Returns:
             A dictionary ready for JSON.
         """
+        # Every tensor has its own matrices, four of T × T numbers: in a JSON report 8 kB a tensor at T = 8, 0.5 MB at
+        # T = 70. The counts behind the conflicts would add two more, and say little that the shares do not.
         derived = ("norms", "cosine", "C", "epsilon", "beta", "null_cosine", "null_cosine_layerwise", "notes")
-        return super().to_dict() | {name: plain(getattr(self, name)) for name in derived}
+        counted = ("sign_conflict", "sign_contest")
+        fields = super().to_dict()
+        del fields["signs"]
+        return fields | {name: plain(getattr(self, name)) for name in (*derived, *counted)}
 
     def __str__(self) -> str:
         lines = [
@@ -130,10 +155,12 @@ def geometry(
     target: Source | None = None,
     private: Sequence[str] = (),
 ) -> Geometry:
-    """Return norms, Gram matrix and cosines of the task vectors τ_i = θ_i − θ0.
+    """Return norms, Gram matrix, cosines and sign conflicts of the task vectors τ_i = θ_i − θ0.
 
-    Differences and sums are taken in float64, a chunk of one tensor at a time, so that files larger than memory
-    can be measured.
+    One pass over the files: each is read once, in slices of a tensor, differences and sums are taken in float64, and
+    memory stays the same however large the models and however many. Two kinds of source are held in memory: tensors
+    passed as such, and the weights that an adapter changes, one tensor of each adapter at a time.
+    ``torch.set_num_threads`` sets the number of threads.
 
     Args:
         base: Parameters of the base, or a path to them.
@@ -159,46 +186,28 @@ def geometry(
     sources = named if target is None else {**named, _TARGET: target}
     opened |= {name: open_expert(opened[BASE], source, label=name) for name, source in sources.items()}
     alignment = align(opened[BASE], {name: opened[name] for name in sources}, private)
-    layers = {name: _layer(opened, alignment, name, tuple(named)) for name in alignment.shared}
-    return _total(layers, tuple(named))
+    names, sums = tuple(named), dict[str, Sums]()
+    for name, part in stream_sums(opened, alignment, len(names)):
+        sums[name] = sums[name] + part if name in sums else part
+    layers = {
+        name: _from_sums(names, part, math.prod(opened[BASE].shape(alignment.stored_name(BASE, name))))
+        for name, part in sums.items()
+    }
+    return _total(layers, sums, names)
 
 
-def _layer(opened: Mapping[str, Checkpoint], alignment: Alignment, name: str, experts: tuple[str, ...]) -> Geometry:
-    """Geometry of one tensor over all models, the base first."""
-    flat = [
-        checkpoint.tensor(alignment.stored_name(model, name)).detach().reshape(-1)
-        for model, checkpoint in opened.items()
-    ]
-    gram, base_square = torch.zeros(len(flat) - 1, len(flat) - 1, dtype=torch.float64), 0.0
-    step = max(1, _CHUNK // len(flat))
-    for start in range(0, flat[0].numel(), step):
-        base, *models = (tensor[start : start + step].double() for tensor in flat)
-        moves = torch.stack([model - base for model in models])
-        gram += moves @ moves.T
-        base_square += float(base @ base)
-    return _from_gram(experts, gram, flat[0].numel(), math.sqrt(base_square))
+def _from_sums(
+    experts: tuple[str, ...], sums: Sums, dimension: int, layers: dict[str, Geometry] | None = None
+) -> Geometry:
+    """Split sums over experts and target into their parts."""
+    count, gram = len(experts), sums.gram
+    inner, norm = (gram[count, :count], math.sqrt(gram[count, count])) if len(gram) > count else (None, None)
+    base_norm = math.sqrt(sums.base_square)
+    return Geometry(experts, gram[:count, :count], dimension, base_norm, inner, norm, layers or {}, sums.signs)
 
 
-def _from_gram(experts: tuple[str, ...], gram: Tensor, dimension: int, base_norm: float) -> Geometry:
-    """Split a Gram matrix over experts and target into its parts."""
-    count = len(experts)
-    if len(gram) == count:
-        return Geometry(experts, gram, dimension, base_norm)
-    inner, square = gram[count, :count], float(gram[count, count])
-    return Geometry(experts, gram[:count, :count], dimension, base_norm, inner, math.sqrt(square))
-
-
-def _total(layers: dict[str, Geometry], experts: tuple[str, ...]) -> Geometry:
+def _total(layers: dict[str, Geometry], sums: dict[str, Sums], experts: tuple[str, ...]) -> Geometry:
     """Add up the tensors."""
-    parts = list(layers.values())
-    gram = torch.stack([part.gram for part in parts]).sum(0)
-    inners = [part.target_inner for part in parts if part.target_inner is not None]
-    return Geometry(
-        experts,
-        gram,
-        sum(part.dimension for part in parts),
-        math.sqrt(sum(part.base_norm**2 for part in parts)),
-        torch.stack(inners).sum(0) if inners else None,
-        math.sqrt(sum((part.target_norm or 0.0) ** 2 for part in parts)) if inners else None,
-        layers,
-    )
+    first, *others = sums.values()
+    dimension = sum(layer.dimension for layer in layers.values())
+    return _from_sums(experts, sum(others, start=first), dimension, layers)

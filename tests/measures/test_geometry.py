@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from diagnostics import InputError, MismatchError, geometry
-from diagnostics.measures import geometry as module
+from diagnostics.measures import streaming
 from tests.measures.test_factors import model, opened, save_adapter, updates
 
 BASE = {"a.weight": torch.linspace(-1, 1, 12).view(3, 4), "b.bias": torch.arange(5.0)}
@@ -218,10 +218,10 @@ def test_one_short_vector():
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 40])
-def test_chunks_add_up_to_the_whole(chunk, monkeypatch):
+def test_slices_add_up_to_the_whole(chunk, monkeypatch):
     experts, target = {name: plus(random_move(i)) for i, name in enumerate("ab")}, plus(random_move(2))
     whole = geometry(BASE, experts, target=target)
-    monkeypatch.setattr(module, "_CHUNK", chunk)
+    monkeypatch.setattr(streaming, "_SLICE", chunk)
     found = geometry(BASE, experts, target=target)
     assert found.gram.allclose(whole.gram) and found.target_inner.allclose(whole.target_inner)
     expected = math.sqrt(sum(float(value.square().sum()) for value in BASE.values()))

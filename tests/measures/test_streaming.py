@@ -1,0 +1,181 @@
+"""The streamed geometry against a plain float64 definition that holds everything at once."""
+
+import math
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from diagnostics import CheckpointError, geometry
+from diagnostics.inputs.adapters import open_expert
+from diagnostics.inputs.checkpoints import FileCheckpoint, open_checkpoint
+from diagnostics.measures import streaming
+from tests.inputs.test_checkpoints import write_shards
+from tests.measures.test_factors import model, save_adapter
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.float8_e4m3fn)
+SHAPES = ((), (0, 3), (1,), (5, 7), (200,), (13, 11), (3, 64))
+
+
+@st.composite
+def models(draw):
+    """A base and up to 20 experts of a few tensors, each model's tensors in dtypes of their own."""
+    rng = np.random.default_rng(draw(st.integers(0, 10_000)))
+    shapes = {f"t{place}": shape for place, shape in enumerate(draw(st.permutations(SHAPES)))}
+    base = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    found = {}
+    for number in range(draw(st.integers(1, 20)) + 1):
+        scale = draw(st.sampled_from([0.0, 1e-3, 1.0])) if number else 0.0
+        values = {name: value + scale * rng.normal(size=value.shape) for name, value in base.items()}
+        found[f"m{number}"] = {
+            name: torch.tensor(value, dtype=torch.float64).to(draw(st.sampled_from(DTYPES)))
+            for name, value in values.items()
+        }
+    return found.pop("m0"), found
+
+
+def plainly(base, experts, names):
+    """Gram matrix and norm of the base by the definition, whole vectors of some tensors at once."""
+    flat = lambda params: np.concatenate([params[name].double().numpy().ravel() for name in names])  # noqa: E731
+    moves = np.stack([flat(params) - flat(base) for params in experts.values()])
+    return np.einsum("ik,jk->ij", moves, moves), math.sqrt((flat(base) ** 2).sum())
+
+
+@contextmanager
+def small():
+    """Slices and blocks of few coordinates, so that tensors take several of each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streaming, "_NUMBERS", 64 * 8)
+        patch.setattr(streaming, "_SLICE", 150)
+        patch.setattr(streaming, "_PRODUCT", 64)
+        patch.setattr(streaming, "_SERIAL", 20)
+        yield patch
+
+
+@settings(deadline=None, max_examples=40)
+@given(case=models(), threads=st.integers(1, 3))
+def test_sums_are_those_of_the_definition(tmp_path_factory, case, threads):
+    base, experts = case
+    folder = tmp_path_factory.mktemp("models")
+    paths = {}
+    for name, params in {"base": base, **experts}.items():
+        (folder / name).mkdir()
+        write_shards(folder / name, params, {key: len(key + name) * place % 3 for place, key in enumerate(params)})
+        paths[name] = folder / name
+    with small():
+        held = geometry(base, experts)
+    with small() as patch:
+        patch.setattr(torch, "get_num_threads", lambda: threads)
+        found = geometry(paths.pop("base"), paths)
+    assert list(found.layers) == list(base)
+    for part, names in [(found, list(base)), *((layer, [name]) for name, layer in found.layers.items())]:
+        gram, norm = plainly(base, experts, names)
+        scale = np.sqrt(np.outer(gram.diagonal(), gram.diagonal()))
+        assert (np.abs(part.gram.numpy() - gram) <= 1e-12 * scale).all()
+        assert part.base_norm == pytest.approx(norm, rel=1e-12)
+        assert part.dimension == sum(base[name].numel() for name in names)
+    assert torch.equal(held.gram, found.gram), "the same blocks, so the same rounding, with any number of threads"
+    assert torch.equal(held.signs.opposite, found.signs.opposite)
+
+
+def test_angles_between_vectors_that_are_nearly_the_same():
+    """Experts that differ in one coordinate of many, by little: 1 − cos is 5e-13, far below float32."""
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(100_000, generator=generator)
+    move = torch.randn(100_000, generator=generator, dtype=torch.float64)
+    other = move.clone()
+    other[0] += 1e-6 * move.norm()
+    found = geometry({"w": base}, {"a": {"w": base + move}, "b": {"w": base + other}}).cosine[0, 1]
+    away = other - move
+    across = away - (away @ move) / (move @ move) * move
+    expected = float(across.norm() / other.norm()) ** 2 / 2
+    assert expected > 4e-13 and abs((1 - float(found)) - expected) < 3e-15
+
+
+def test_a_small_update_of_large_weights_keeps_its_digits():
+    """‖τ‖ is a millionth of ‖θ0‖: products of the models themselves would lose all but four digits."""
+    generator = torch.Generator().manual_seed(1)
+    base = torch.randn(70_000, generator=generator, dtype=torch.float64)
+    moves = 1e-6 * torch.randn(2, 70_000, generator=generator, dtype=torch.float64)
+    found = geometry({"w": base}, {name: {"w": base + move} for name, move in zip("ab", moves, strict=True)})
+    exact = (base + moves) - base
+    expected = [[math.fsum((a * b).tolist()) for b in exact] for a in exact]
+    np.testing.assert_allclose(found.gram, expected, rtol=1e-12, atol=1e-12 * expected[0][0])
+
+
+def test_a_file_is_read_once_in_parts_that_fit_a_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming, "_BLOCK", 64)
+    whole, seen = FileCheckpoint.parts, []
+
+    @contextmanager
+    def watched(self, name):
+        with whole(self, name) as read:
+            yield lambda start, stop, buffer: (seen.append((self.label, start, stop)), read(start, stop, buffer))[1]
+
+    monkeypatch.setattr(FileCheckpoint, "parts", watched)
+    monkeypatch.setattr(FileCheckpoint, "tensor", None)
+    for name in ("base", "a"):
+        save_file({"w": torch.ones(200)}, tmp_path / f"{name}.safetensors")
+    geometry(tmp_path / "base.safetensors", {"a": tmp_path / "a.safetensors"})
+    parts = [(0, 64), (64, 128), (128, 192), (192, 200)]
+    assert seen == [(label, *part) for part in parts for label in ("base", "a")]
+
+
+@pytest.mark.parametrize("models", [1, 8, 71, 1000])
+def test_memory_of_a_thread_does_not_grow_with_the_number_of_models(models):
+    space = streaming._Workspace(models)
+    assert space.numbers.nbytes <= 8 << 20 and space.flags.nbytes <= 3 << 20 and space.bytes.nbytes <= 1 << 20
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_named(tmp_path, monkeypatch):
+    for name in ("base", "a"):
+        save_file({"v": torch.ones(20), "w": torch.ones(200)}, tmp_path / f"{name}.safetensors")
+    path, align = tmp_path / "a.safetensors", streaming.stream_sums
+    monkeypatch.setattr(
+        "diagnostics.measures.geometry.stream_sums",
+        lambda *rest: (path.write_bytes(path.read_bytes()[:-8]), align(*rest))[1],
+    )
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: expected a complete .*it ends within w"):
+        geometry(tmp_path / "base.safetensors", {"a": path})
+
+
+def test_values_that_are_not_finite_stay_in_their_own_rows():
+    base = {"w": torch.zeros(3)}
+    bad, good = {"w": torch.tensor([math.nan, math.inf, 1.0])}, {"w": torch.tensor([1.0, 2.0, 2.0])}
+    found = geometry(base, {"bad": bad, "good": good})
+    assert found.gram[1, 1] == 9 and found.gram[0].isnan().all()
+    assert found.sign_conflict[0, 1] == 0 and found.signs.both.tolist() == [[2, 2], [2, 3]]
+
+
+def test_an_empty_tensor_has_a_geometry_and_no_weight_in_the_floor():
+    base = {"none": torch.zeros(0), "w": torch.zeros(2)}
+    found = geometry(base, {"a": {"none": torch.zeros(0), "w": torch.ones(2)}})
+    assert found.layers["none"].gram.tolist() == [[0.0]] and found.layers["none"].dimension == 0
+    assert found.to_dict()["layers"]["none"]["null_cosine"] is None
+    assert found.null_cosine_layerwise.item() == pytest.approx(math.sqrt(2 / math.pi / 2))
+
+
+@pytest.mark.parametrize("step", [1, 7])
+def test_an_adapter_is_read_in_parts_as_it_is_whole(tmp_path, step):
+    base = {name: value.detach() for name, value in model().named_parameters()}
+    expert = open_expert(open_checkpoint(base), save_adapter(tmp_path, 1))
+    buffer = torch.empty(8 * step, dtype=torch.uint8)
+    assert expert.adapted and set(expert.adapted) != set(expert.names)
+    for name in expert.names:
+        whole = expert.tensor(name).reshape(-1)
+        with expert.parts(name) as read:
+            parts = [read(at, min(at + step, len(whole)), buffer).clone() for at in range(0, len(whole), step)]
+        assert torch.equal(torch.cat(parts), whole), name
+
+
+def test_an_adapter_beside_a_whole_model(tmp_path):
+    base = {name: value.detach() for name, value in model().named_parameters()}
+    folder = save_adapter(tmp_path, 1)
+    whole = open_expert(open_checkpoint(base), folder)
+    merged = {name: whole.tensor(name) for name in whole.names}
+    found = geometry(base, {"a": folder, "b": merged})
+    assert torch.equal(found.gram, found.gram[:1, :1].expand(2, 2)) and found.sign_conflict[0, 1] == 0
