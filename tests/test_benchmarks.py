@@ -7,9 +7,9 @@ import diagnostics as dx
 from benchmarks import (
     audit_costs,
     coefficient_regret,
+    curvature,
     demo_seeds,
     derivations,
-    derivative_costs,
     disentanglement,
     geometry_streaming,
     language_predictions,
@@ -47,9 +47,10 @@ def test_coefficient_regret_dry_run(capsys):
     assert "Regret of chosen coefficients" in printed and "within the bound told in 2 of 2" in printed
 
 
-def test_derivative_costs_dry_run(capsys):
-    derivative_costs.main(["--quick"])
-    assert "Hessian-vector product / gradient" in capsys.readouterr().out
+def test_curvature_dry_run(capsys):
+    curvature.main(["--quick"])
+    printed = capsys.readouterr().out
+    assert "product, graph kept" in printed and "diagnostics, residual within 1 %" in printed
 
 
 def test_audit_costs_dry_run(capsys):
