@@ -21,6 +21,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from diagnostics.measures.outputs import directional_derivatives
 from diagnostics.measures.vectors import flatten, unflatten
 
 RESULTS = Path(__file__).parent / "results" / "curvature.json"
-TEXT_TASKS = ("section-en", "section-fr", "toolkit")
+TEXT_TASKS = ("section-en", "toolkit")
 TOLERANCE = 0.01
 # Of the truth: a tool that is further off has the wrong eigenvalue.
 RIGHT = 0.01
@@ -93,7 +94,7 @@ class NearlyTied(torch.nn.Module):
         return cross_entropy(outputs[:, :10], targets) - 0.99 * cross_entropy(outputs[:, 10:], targets)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Problem:
     """A Hessian: of a loss over one batch, at a model's own parameters."""
 
@@ -108,8 +109,9 @@ class Problem:
         """The parameters that the Hessian is in."""
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
 
+    @cached_property
     def task(self) -> dx.Task:
-        """The same as a task."""
+        """The same as a task, made and checked once."""
         data, names = (self.inputs, self.targets), list(self.params)
         return dx.Task.from_module(
             self.name, self.model, self.criterion, data, batch_size=len(self.targets), parameters=names
@@ -141,7 +143,7 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 def unit_costs(problem: Problem, repeats: int) -> dict[str, float]:
     """Median seconds of each derivative, the kinds taken in turn so that a busy machine hurts all of them alike."""
-    task, params = problem.task(), {name: value.detach() for name, value in problem.params.items()}
+    task, params = problem.task, {name: value.detach() for name, value in problem.params.items()}
     operator = HessianOperator(task, params)
     vector = torch.randn(operator.gradient.shape, generator=torch.Generator().manual_seed(0))
     named = unflatten(vector / vector.norm(), params)
@@ -171,7 +173,7 @@ def unit_costs(problem: Problem, repeats: int) -> dict[str, float]:
 
 def ours(problem: Problem, seed: int, **options: Any) -> Found:
     """This package; its residual is its own."""
-    found = dx.spectral_norm(problem.task(), problem.params, rtol=TOLERANCE, seed=seed, **options)
+    found = dx.spectral_norm(problem.task, problem.params, rtol=TOLERANCE, seed=seed, **options)
     return found.eigenvalue, torch.tensor(found.residual / found.value)
 
 
@@ -230,14 +232,13 @@ def eigenthings_lanczos(problem: Problem, seed: int, k: int) -> Found:
 
 
 TOOLS: dict[str, tuple[Callable[..., Found], dict[str, Any]]] = {
-    "diagnostics, residual within 1 %": (ours, {"upper_rtol": 1.0}),
-    "diagnostics, upper end within 1 % too": (ours, {}),
+    "diagnostics, differences, residual within 1 %": (ours, {"upper_rtol": 1.0, "products": "differences"}),
+    "diagnostics, exact, residual within 1 %": (ours, {"upper_rtol": 1.0}),
+    "diagnostics, exact, upper end within 1 % too": (ours, {}),
     "PyHessian, as it comes": (pyhessian, {"tol": 1e-3}),
     "PyHessian, until its residual is within 1 %": (pyhessian, {"tol": TOLS}),
     "curvlinops + eigsh, tol 1e-2": (curvlinops, {"tol": 1e-2}),
-    "curvlinops + eigsh, as it comes": (curvlinops, {"tol": 0}),
     "hessian-eigenthings power, tol 1e-2": (eigenthings_power, {"tol": 1e-2}),
-    "hessian-eigenthings power, as it comes": (eigenthings_power, {"tol": 1e-4}),
     "hessian-eigenthings Lanczos, k = 1": (eigenthings_lanczos, {"k": 1}),
     "hessian-eigenthings Lanczos, k = 10": (eigenthings_lanczos, {"k": 10}),
 }
@@ -284,14 +285,14 @@ def run(quick: bool) -> dict[str, Any]:
     """All problems and tools."""
     rows = []
     for problem in problems(quick):
-        task, params = problem.task(), {name: value.detach() for name, value in problem.params.items()}
+        task, params = problem.task, {name: value.detach() for name, value in problem.params.items()}
         truth = dx.spectral_norm(task, params, rtol=0.1 if quick else 1e-4, upper_rtol=0.5 if quick else 1e-2)
         operator = HessianOperator(task, params)
         costs = unit_costs(problem, 1 if quick else 5)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the other tools
             tools = {}
-            for tool in list(TOOLS)[:2] if quick else TOOLS:
+            for tool in list(TOOLS)[:3] if quick else TOOLS:
                 tools[tool] = measure(problem, tool, operator, truth.value, 1 if quick else 3)
                 print(f"{problem.name}: {tool}: {tools[tool].get('seconds', 0):.1f} s", flush=True)
         for tool in tools.values():

@@ -50,7 +50,7 @@ def test_coefficient_regret_dry_run(capsys):
 def test_curvature_dry_run(capsys):
     curvature.main(["--quick"])
     printed = capsys.readouterr().out
-    assert "product, graph kept" in printed and "diagnostics, residual within 1 %" in printed
+    assert "product, graph kept" in printed and "diagnostics, exact, residual within 1 %" in printed
 
 
 def test_audit_costs_dry_run(capsys):

@@ -102,10 +102,7 @@ def lanczos(
         alphas.append(float(basis[-1] @ image))
         if len(basis) > 1:
             asymmetry = max(asymmetry, abs(float(basis[-2] @ image) - betas[-1]))
-        image = image.clone()  # an operator may return what it was given
-        for _ in range(2):  # twice is enough
-            for member in basis:
-                image.sub_(member * (member @ image))
+        image = _orthogonal(image, basis, alphas[-1], betas[-1] if betas else 0.0)
         betas.append(float(image.norm()))
         if not math.isfinite(betas[-1]):
             return Spectrum(math.nan, 0.0, math.inf, math.nan, len(alphas), asymmetry, Status.UNDEFINED)
@@ -114,6 +111,17 @@ def lanczos(
         if close or found.status in {Status.EXACT, Status.TAINTED} or len(alphas) == budget:
             return found
         basis.append(image / betas[-1])
+
+
+def _orthogonal(image: Tensor, basis: list[Tensor], alpha: float, beta: float) -> Tensor:
+    """What of an image no earlier vector has: by the three-term recurrence, and once more by all of them."""
+    rest = image.sub(basis[-1], alpha=alpha)  # a copy: an operator may return what it was given
+    if len(basis) > 1:
+        rest.sub_(basis[-2], alpha=beta)
+    # Twice is enough: the recurrence was the first time.
+    for member in basis:
+        rest.sub_(member, alpha=float(member @ rest))
+    return rest
 
 
 def _judge(

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.tasks import Parameters, Task
+from diagnostics.measures.differences import DifferenceOperator
 from diagnostics.measures.hessian import HessianOperator
 from diagnostics.measures.lanczos import Spectrum, lanczos, power_iteration
 from diagnostics.measures.vectors import flatten
 from diagnostics.results import Result, Status
 
 __all__ = ["SpectralNorm", "spectral_norm"]
+
+Products = Literal["exact", "differences"]
 
 _METHODS: dict[str, Callable[..., Spectrum]] = {"lanczos": lanczos, "power": power_iteration}
 
@@ -34,6 +37,7 @@ class SpectralNorm(Result):
         residual: ‖Hy − eigenvalue·y‖ for the unit vector y found: some eigenvalue lies this close.
         products: Hessian-vector products used.
         asymmetry: Largest |uᵀHv − vᵀHu| seen; far from zero, there is no Hessian to speak of.
+        error: How far products by differences were off; residual and interval allow for it. Zero for exact ones.
         method: ``"lanczos"`` or ``"power"``.
         status: What the number may be used for.
     """
@@ -48,6 +52,7 @@ class SpectralNorm(Result):
     asymmetry: float
     method: str
     status: Status
+    error: float = 0.0
 
     def __str__(self) -> str:
         return (
@@ -67,6 +72,7 @@ def spectral_norm(
     start: Mapping[str, Tensor] | None = None,
     confidence: float = 0.999,
     upper_rtol: float | None = None,
+    products: Products = "exact",
     memory: int | None = None,
 ) -> SpectralNorm:
     """Return the spectral norm ‖∇²L(θ)‖₂ = max |eigenvalue| of a task's Hessian.
@@ -84,6 +90,9 @@ def spectral_norm(
         upper_rtol: Relative tolerance on ``upper`` alone, for Lanczos; ``rtol`` by default. With 1.0 the value is
             accurate to ``rtol`` unless a larger eigenvalue was missed, and one of more than twice its size was not;
             that takes about half of the products, and the status says *lower bound*.
+        products: How the Hessian is multiplied with: ``"exact"``, two gradients each with the graphs kept; or
+            ``"differences"`` of gradients, one gradient each, without graphs and without second derivatives of any
+            operation. Their error is measured at the end, for one gradient more, and allowed for.
         memory: Bytes that graphs kept between products may take; half of what is free by default. See
             :class:`~diagnostics.measures.hessian.HessianOperator`.
 
@@ -109,22 +118,44 @@ def spectral_norm(
         )
     if method != "lanczos" and upper_rtol is not None:
         raise InputError(f"upper_rtol: only method='lanczos' closes its upper end; found method={method!r}")
-    hessian = HessianOperator(task, params, memory=memory)
+    if products not in get_args(Products):
+        raise InputError(f"products: expected one of {list(get_args(Products))}; found {products!r}")
+    hessian = (
+        DifferenceOperator(task, params) if products == "differences" else HessianOperator(task, params, memory=memory)
+    )
     flat = hessian.gradient
     noise = torch.randn(flat.shape, generator=torch.Generator().manual_seed(seed), dtype=flat.dtype).to(flat.device)
     direction = None if start is None else flatten({name: start[name] for name in params}).to(flat)
     options: dict[str, Any] = {"start": direction, "rtol": rtol, "max_products": max_products, "confidence": confidence}
     options |= {"upper_rtol": upper_rtol} if method == "lanczos" else {}
-    found = _METHODS[method](hessian, noise, **options)
+    found, error = _METHODS[method](hessian, noise, **options), 0.0
+    if isinstance(hessian, DifferenceOperator):
+        # The second difference tells the length of the error, the asymmetry what it did to the eigenvalue.
+        error = hessian.error() + found.asymmetry
+        found = _with_error(found, error, rtol)
     return SpectralNorm(
         value=abs(found.eigenvalue),
         eigenvalue=found.eigenvalue,
         lower=found.lower,
         upper=found.upper,
         confidence=confidence,
+        error=error,
         residual=found.residual,
         products=found.products,
         asymmetry=found.asymmetry,
         method=method,
         status=found.status,
     )
+
+
+def _with_error(found: Spectrum, error: float, rtol: float) -> Spectrum:
+    """What was found with products that were off by an error: it widens everything, and too large it taints."""
+    value = abs(found.eigenvalue)
+    # The error is that of one product, and others may have been worse: the interval allows for twice as much.
+    lower, upper, residual = max(found.lower - 2 * error, 0.0), found.upper + 2 * error, found.residual + error
+    status = Status.CONVERGED if found.status is Status.EXACT else found.status
+    if status.trusted and upper > (1 + rtol) * value:
+        status = Status.LOWER_BOUND
+    if status in {Status.CONVERGED, Status.LOWER_BOUND} and residual > rtol * value:
+        status = Status.NOT_CONVERGED if error < rtol * value else Status.TAINTED
+    return replace(found, lower=lower, upper=upper, residual=residual, status=status)

@@ -1,0 +1,111 @@
+"""Hessian-vector products by differences of gradients: one gradient a product, no graph, and an error that is measured.
+
+∇²L(θ)v ≈ (∇L(θ + hv) − ∇L(θ))/h misses (h/2)∇³L[v, v] by truncation and ρ/h by rounding, ρ being that of a gradient.
+Both are small if the gradient changes by about √ε of its length, ε being the resolution of the arithmetic.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from diagnostics.inputs.tasks import Parameters, Task
+from diagnostics.measures.curvature import gradient
+from diagnostics.measures.vectors import flatten, unflatten, widened
+
+__all__ = ["DifferenceOperator"]
+
+# The change of the gradient aimed at, in units of √ε of its length: rounding and truncation weigh alike from 3 to 10.
+_CHANGE = 6.0
+
+
+class DifferenceOperator:
+    """∇²L(θ) of the mean loss over all batches, each product from one more gradient.
+
+    The step is chosen from what earlier products were like, so a sequence as of Lanczos' method is what it is made for.
+    It needs no second derivative of any operation, and no memory beyond that of gradients.
+
+    Args:
+        task: The task.
+        params: The point θ.
+
+    Attributes:
+        value: L(θ).
+        gradient: ∇L(θ), [d].
+
+    Example:
+        >>> scale = torch.tensor([2.0, -3.0], dtype=torch.float64)
+        >>> task = Task("q", lambda p, b: 0.5 * (scale * p["w"] ** 2).sum(), [torch.zeros(1)])
+        >>> hessian = DifferenceOperator(task, {"w": torch.ones(2, dtype=torch.float64)})
+        >>> [round(value, 6) for value in hessian(torch.ones(2, dtype=torch.float64)).tolist()]
+        [2.0, -3.0]
+    """
+
+    def __init__(self, task: Task, params: Parameters) -> None:
+        self._task = task
+        # In half precision a step would be lost in the rounding of the parameters.
+        wide = widened(params)
+        self._point = {name: value.detach().to(wide) for name, value in params.items()}
+        self._theta = flatten(self._point)
+        self.value, self.gradient = self._slope(self._theta)
+        self._change = _CHANGE * math.sqrt(torch.finfo(self.gradient.dtype).eps) * float(self.gradient.norm())
+        self._largest: float | None = None
+        self._last: tuple[Tensor, Tensor, float] | None = None
+
+    def __call__(self, vector: Tensor) -> Tensor:
+        """Return ∇²L(θ) v.
+
+        Args:
+            vector: v, [d].
+
+        Returns:
+            The product, [d].
+        """
+        length = float(vector.norm())
+        if length == 0:
+            return torch.zeros_like(self.gradient)
+        unit = vector / length
+        step = self._step()
+        _, ahead = self._slope(self._theta + step * unit)
+        difference = ahead - self.gradient
+        self._note(float(difference.norm()), step)
+        self._last = (unit, ahead, step)
+        return difference * (length / step)
+
+    def error(self) -> float:
+        """Return how far the last product was off, for a vector of length one.
+
+        Returns:
+            ‖∇L(θ + hv) + ∇L(θ − hv) − 2∇L(θ)‖/2h: the truncation of one difference, with the rounding of three. Cost:
+            one gradient; zero before the first product.
+        """
+        if self._last is None:
+            return 0.0
+        unit, ahead, step = self._last
+        _, behind = self._slope(self._theta - step * unit)
+        return float((ahead + behind - 2 * self.gradient).norm()) / (2 * step)
+
+    def _slope(self, theta: Tensor) -> tuple[float, Tensor]:
+        """Loss and gradient at a point."""
+        value, slope = gradient(self._task, unflatten(theta, self._point))
+        return value, flatten(slope)
+
+    def _step(self) -> float:
+        """How far to go along a unit vector."""
+        if self._largest is None:
+            return math.sqrt(torch.finfo(self._theta.dtype).eps) * (1 + float(self._theta.norm()))
+        return self._change / self._largest
+
+    def _note(self, change: float, step: float) -> None:
+        """Learn the size of products from one of them."""
+        if self._largest is None:
+            # Of a random unit vector ‖Hv‖ is about ‖H‖_F/√d, and ‖H‖_F bounds what the next one can give.
+            frobenius = change / step * math.sqrt(self._theta.numel())
+            self._change = max(self._change, math.sqrt(torch.finfo(self.gradient.dtype).eps) * change)
+            self._largest, self._first = frobenius or 1.0, True
+        else:
+            found = change / step
+            self._largest = found if self._first else max(self._largest, found)
+            self._largest, self._first = self._largest or 1.0, False

@@ -1,0 +1,105 @@
+"""Hessian products by differences of gradients: how far off they are, and that this is said."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diagnostics import InputError, Status, Task, spectral_norm
+from diagnostics.inputs.zoo import quadratic_task
+from diagnostics.measures.differences import DifferenceOperator
+from diagnostics.measures.reference import dense_hessian, dense_spectral_norm
+from tests.cases import SPECTRA, rotated, small_task
+
+
+def whole_loss(task):
+    batches = list(task.batches)
+    whole = (torch.cat([b[0] for b in batches]), torch.cat([b[1] for b in batches]))
+    return lambda params: task.loss(params, whole)
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 50), kind=st.sampled_from([torch.float64, torch.float32]))
+def test_products_are_off_by_about_the_root_of_the_resolution(seed, kind):
+    task, params = small_task(seed=seed)
+    point = {key: value.to(kind) for key, value in params.items()}
+    operator, dense = DifferenceOperator(task, point), dense_hessian(whole_loss(task), params)
+    generator = torch.Generator().manual_seed(seed)
+    allowed = 50 * torch.finfo(kind).eps ** 0.5 * np.abs(np.linalg.eigvalsh(dense)).max()
+    for length in (1.0, 1.0, 100.0):  # the first is what the step is learnt from
+        vector = torch.randn(26, generator=generator, dtype=torch.float64)
+        vector *= length / vector.norm()
+        apart = np.linalg.norm(operator(vector.to(kind)).double().numpy() - dense @ vector.numpy())
+        assert apart <= allowed * length, f"off by {apart / length:.2g}, {allowed:.2g} were to be expected"
+
+
+def test_a_product_takes_one_gradient_and_the_error_one_more():
+    calls, (whole, params) = [], small_task(count=4, batch_size=4)
+    task = Task("t", lambda p, b: calls.append(1) or whole.loss(p, b), list(whole.batches), sizes=[4])
+    operator = DifferenceOperator(task, params)
+    assert operator.error() == 0.0 and len(calls) == 1
+    for _ in range(3):
+        operator(torch.ones(26, dtype=torch.float64))
+    assert len(calls) == 4
+    operator.error()
+    assert len(calls) == 5
+
+
+def test_the_error_is_that_of_the_last_product():
+    """For L = w³/6 the second derivative is w, and a difference is off by exactly h/2."""
+    task = Task("t", lambda p, b: (p["w"] ** 3).sum() / 6, [torch.zeros(1)])
+    operator = DifferenceOperator(task, {"w": torch.tensor([1.0], dtype=torch.float64)})
+    for _ in range(2):
+        off = float(operator(torch.ones(1, dtype=torch.float64))) - 1.0
+    assert off == pytest.approx(operator.error(), rel=1e-3) and off > 0
+
+
+@pytest.mark.parametrize("name", [name for name in SPECTRA if name != "clustered top"])
+def test_the_interval_holds_the_truth(name):
+    matrix = rotated(SPECTRA[name])
+    minimum = torch.linspace(-1, 1, len(matrix), dtype=torch.float64)
+    task, point = quadratic_task("q", matrix, minimum), {"w": torch.zeros(len(matrix), dtype=torch.float64)}
+    truth = dense_spectral_norm(matrix.numpy())
+    found = spectral_norm(task, point, products="differences", max_products=200)
+    assert found.lower <= truth * (1 + 1e-9) and truth <= found.upper + 1e-9, f"{found} misses {truth}"
+    assert abs(found.value - truth) <= 1e-2 * truth + 1e-9 and found.status is not Status.EXACT
+
+
+def test_a_network_gives_the_norm_of_exact_products():
+    task, params = small_task(count=40, batch_size=16)
+    exact, found = (spectral_norm(task, params, products=kind) for kind in ("exact", "differences"))
+    assert found.value == pytest.approx(exact.value, rel=1e-4)
+    assert exact.error == 0.0 < found.error < 1e-3 * found.value
+    assert found.lower <= exact.value <= found.upper
+
+
+def test_too_large_an_error_is_not_called_a_result():
+    """A loss whose curvature jumps within a step: differences say something else on each side."""
+    task = Task("kink", lambda p, b: (p["w"].abs() * (1 + p["w"])).sum() * 1e3, [torch.zeros(1)])
+    found = spectral_norm(task, {"w": torch.full((4,), 1e-9)}, products="differences")
+    assert not found.status.trusted and found.status is not Status.LOWER_BOUND, found
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 200), kind=st.sampled_from([torch.float64, torch.float32]))
+def test_a_trusted_interval_holds_the_norm_of_a_network(seed, kind):
+    task, params = small_task(seed=seed, count=12, batch_size=5)
+    truth = dense_spectral_norm(dense_hessian(whole_loss(task), params))
+    point = {key: value.to(kind) for key, value in params.items()}
+    found = spectral_norm(task, point, products="differences", seed=seed)
+    assert found.lower <= truth * (1 + 1e-5) and truth <= found.upper * (1 + 1e-5), f"{found} misses {truth}"
+    assert abs(found.value - truth) <= 0.01 * truth or not found.status.trusted, f"{found}, but the norm is {truth}"
+
+
+def test_no_curvature_at_all():
+    found = spectral_norm(
+        Task("linear", lambda p, b: p["w"].sum(), [torch.zeros(1)]), {"w": torch.ones(5)}, products="differences"
+    )
+    assert found.value == 0 and found.upper < 1e-3
+
+
+def test_an_unknown_kind_of_product_is_refused():
+    task, params = small_task()
+    with pytest.raises(InputError, match=r"products: expected one of \['exact', 'differences'\]; found 'guesses'"):
+        spectral_norm(task, params, products="guesses")
