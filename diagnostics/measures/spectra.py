@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -151,8 +152,10 @@ def spectral_norm(
 def _with_error(found: Spectrum, error: float, rtol: float) -> Spectrum:
     """What was found with products that were off by an error: it widens everything, and too large it taints."""
     value = abs(found.eigenvalue)
-    # The error is that of one product, and others may have been worse: the interval allows for twice as much.
-    lower, upper, residual = max(found.lower - 2 * error, 0.0), found.upper + 2 * error, found.residual + error
+    # The error is that of one product. Those of all k of them together have √k times its norm, if they are alike, and
+    # the interval allows for twice as much, as others may have been worse.
+    spread = 2 * math.sqrt(found.products) * error
+    lower, upper, residual = max(found.lower - spread, 0.0), found.upper + spread, found.residual + error
     status = Status.CONVERGED if found.status is Status.EXACT else found.status
     if status.trusted and upper > (1 + rtol) * value:
         status = Status.LOWER_BOUND
