@@ -127,7 +127,9 @@ def spectral_norm(
     flat = hessian.gradient
     noise = torch.randn(flat.shape, generator=torch.Generator().manual_seed(seed), dtype=flat.dtype).to(flat.device)
     direction = None if start is None else flatten({name: start[name] for name in params}).to(flat)
-    options: dict[str, Any] = {"start": direction, "rtol": rtol, "max_products": max_products, "confidence": confidence}
+    # What differences add to the residual has to fit into the tolerance too.
+    aim = rtol if products == "exact" else 0.75 * rtol
+    options: dict[str, Any] = {"start": direction, "rtol": aim, "max_products": max_products, "confidence": confidence}
     options |= {"upper_rtol": upper_rtol} if method == "lanczos" else {}
     found, error = _METHODS[method](hessian, noise, **options), 0.0
     if isinstance(hessian, DifferenceOperator):
