@@ -18,12 +18,13 @@ _PAIRS = 20
 
 
 class _Pair(NamedTuple):
-    """Two experts, the cosine between them and the layer-wise null it is read against."""
+    """Two experts: their cosine, the layer-wise null that it is read against, and how often their signs conflict."""
 
     first: str
     second: str
     cosine: float
     null: float
+    conflict: float
 
 
 def geometry_headline(geometry: Geometry) -> Headline:
@@ -63,8 +64,12 @@ def geometry_section(geometry: Geometry) -> Section:
 def _pairs(geometry: Geometry) -> list[_Pair]:
     """All pairs, the most alike first and those without a direction last."""
     cosine, null = geometry.cosine.tolist(), geometry.null_cosine_layerwise.tolist()
-    names = geometry.names
-    pairs = [_Pair(names[i], names[j], cosine[i][j], null[i][j]) for i, j in combinations(range(len(names)), 2)]
+    names, counted = geometry.names, geometry.sign_conflict
+    conflict = [[math.nan] * len(names)] * len(names) if counted is None else counted.tolist()
+    pairs = [
+        _Pair(names[i], names[j], cosine[i][j], null[i][j], conflict[i][j])
+        for i, j in combinations(range(len(names)), 2)
+    ]
     return sorted(pairs, key=lambda pair: math.inf if math.isnan(pair.cosine) else -abs(pair.cosine))
 
 
@@ -112,8 +117,28 @@ def _similarity(geometry: Geometry, pairs: list[_Pair]) -> Table:
         caption += f" ({len(shown)} of {len(pairs):,} pairs; the others are smaller)"
     if not geometry.layers:
         return Table.of(caption, ["Pair", "Cosine"], [[f"{p.first}, {p.second}", number(p.cosine)] for p in shown])
-    rows: list[Row] = [[f"{p.first}, {p.second}", number(p.cosine), number(p.null)] for p in shown]
-    return Table.of(caption, ["Pair", "Cosine", "Random inside each tensor"], rows)
+    rows: list[Row] = [
+        [
+            f"{p.first}, {p.second}",
+            number(p.cosine),
+            number(p.null),
+            _percent(p.conflict),
+            _percent(_expected(p.cosine)),
+        ]
+        for p in shown
+    ]
+    columns = ["Pair", "Cosine", "Random inside each tensor", "Signs in conflict", "Expected of the cosine"]
+    return Table.of(caption, columns, rows)
+
+
+def _expected(cosine: float) -> float:
+    """Share of signs in conflict of jointly Gaussian coordinates with this correlation."""
+    return math.nan if math.isnan(cosine) else math.acos(max(-1.0, min(1.0, cosine))) / math.pi
+
+
+def _percent(share: float) -> str:
+    """A share of coordinates."""
+    return "undefined" if math.isnan(share) else f"{share:.1%}"
 
 
 def _summary(geometry: Geometry) -> Table:
