@@ -51,7 +51,7 @@ class DifferenceOperator:
         self._theta = flatten(self._point)
         self.value, self.gradient = self._slope(self._theta)
         self._change = _CHANGE * math.sqrt(torch.finfo(self.gradient.dtype).eps) * float(self.gradient.norm())
-        self._largest: float | None = None
+        self._largest, self._products = 1.0, 0
         self._last: tuple[Tensor, Tensor, float] | None = None
 
     def __call__(self, vector: Tensor) -> Tensor:
@@ -66,16 +66,15 @@ class DifferenceOperator:
         length = float(vector.norm())
         if length == 0:
             return torch.zeros_like(self.gradient)
-        unit = vector / length
         step = self._step()
-        _, ahead = self._slope(self._theta + step * unit)
-        difference = ahead - self.gradient
-        self._note(float(difference.norm()), step)
-        self._last = (unit, ahead, step)
-        return difference * (length / step)
+        _, ahead = self._slope(torch.add(self._theta, vector, alpha=step / length))
+        product = ahead - self.gradient
+        self._note(float(product.norm()), step)
+        self._last = (vector, ahead, step / length)
+        return product.mul_(length / step)
 
     def error(self) -> float:
-        """Return how far the last product was off, for a vector of length one.
+        """Return how far the last product was off, per length of its vector.
 
         Returns:
             ‖∇L(θ + hv) + ∇L(θ − hv) − 2∇L(θ)‖/2h: the truncation of one difference, with the rounding of three. Cost:
@@ -83,9 +82,9 @@ class DifferenceOperator:
         """
         if self._last is None:
             return 0.0
-        unit, ahead, step = self._last
-        _, behind = self._slope(self._theta - step * unit)
-        return float((ahead + behind - 2 * self.gradient).norm()) / (2 * step)
+        vector, ahead, scale = self._last
+        _, behind = self._slope(torch.sub(self._theta, vector, alpha=scale))
+        return float((ahead + behind - 2 * self.gradient).norm()) / (2 * scale * float(vector.norm()))
 
     def _slope(self, theta: Tensor) -> tuple[float, Tensor]:
         """Loss and gradient at a point."""
@@ -94,18 +93,17 @@ class DifferenceOperator:
 
     def _step(self) -> float:
         """How far to go along a unit vector."""
-        if self._largest is None:
+        if self._products == 0:
             return math.sqrt(torch.finfo(self._theta.dtype).eps) * (1 + float(self._theta.norm()))
         return self._change / self._largest
 
     def _note(self, change: float, step: float) -> None:
         """Learn the size of products from one of them."""
-        if self._largest is None:
+        found = change / step
+        if self._products == 0:
             # Of a random unit vector ‖Hv‖ is about ‖H‖_F/√d, and ‖H‖_F bounds what the next one can give.
-            frobenius = change / step * math.sqrt(self._theta.numel())
-            self._change = max(self._change, math.sqrt(torch.finfo(self.gradient.dtype).eps) * change)
-            self._largest, self._first = frobenius or 1.0, True
-        else:
-            found = change / step
-            self._largest = found if self._first else max(self._largest, found)
-            self._largest, self._first = self._largest or 1.0, False
+            found *= math.sqrt(self._theta.numel())
+            self._change = max(self._change, math.sqrt(torch.finfo(self._theta.dtype).eps) * change)
+        if self._products > 1:
+            found = max(found, self._largest)
+        self._largest, self._products = found or 1.0, self._products + 1
