@@ -28,9 +28,10 @@ Vector = Sequence[Tensor]
 
 # Share of the free memory that graphs may take by default: what is made of them needs room too.
 _SHARE = 0.5
-# What PyTorch says of operations that can be differentiated only once.
-# Those of torch.autograd.function.once_differentiable would be passed over: their graph does not lead to a parameter.
+# Where a graph ends at an operation that can be differentiated only once. That of
+# torch.autograd.function.once_differentiable does not lead to a parameter: PyTorch would pass over it.
 _DEAD_ENDS = {"torch::autograd::Error", "torch::autograd::NotImplemented"}
+# What PyTorch says of such operations where it notices.
 _ONCE_ONLY = ("derivative", "differentiate twice", "double backward")
 
 
@@ -149,7 +150,9 @@ class HessianOperator:
         self._versions = [value._version for value in self._point.values()]
         self._leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
         device = next(iter(self._leaves.values())).device
-        self.memory = int(_SHARE * available_bytes(device)) if memory is None else memory
+        own = int(_SHARE * available_bytes(device)) if memory is None else memory
+        # Data are cut by it: processes with other limits would cut them otherwise, and leave examples out.
+        self.memory = min(self._team.collect(range(self._team.size), lambda _: own))
         self._kept: dict[int, tuple[float, Slopes]] = {}
         self.kept_bytes, self._all_kept = 0, True
         most = self._most()

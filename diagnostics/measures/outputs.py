@@ -175,11 +175,12 @@ def model_outputs(task: Task, params: Parameters) -> list[Tensor]:
     Returns:
         One tensor a batch, on the CPU, where predictions are made of them.
     """
-    readout = readout_of(task)
+    if task.readout is not None:
+        return task.outputs(params)
 
     def of_batch(batch: Any) -> Tensor:
         with torch.no_grad():
-            return readout.outputs(params, batch).cpu()
+            return readout_of(task).outputs(params, batch).cpu()
 
     return team().collect(task.batches, of_batch)
 
@@ -223,22 +224,25 @@ def directional_derivatives(task: Task, params: Parameters, directions: Sequence
     size = sum(value.numel() * value.element_size() for value in point.values())
     most = max(1, int(_SHARE * available_bytes(next(iter(point.values())).device)) // (_COPIES * size))
     chunks = [directions[start : start + most] for start in range(0, len(directions), most)]
-    parts = [team().collect(task.batches, _along(readout_of(task), point, chunk)) for chunk in chunks]
-    return [torch.cat(batch) for batch in zip(*parts, strict=True)]
+    along = [_along(readout_of(task), point, chunk) for chunk in chunks]
+    # One exchange, however many chunks: processes with other memory have another number of them.
+    return team().collect(task.batches, lambda batch: torch.cat([of_batch(batch) for of_batch in along]))
 
 
 def _along(
     readout: Readout, point: dict[str, Tensor], directions: Sequence[Mapping[str, Tensor]]
 ) -> Callable[[Any], Tensor]:
     """How to differentiate the outputs of a batch along some directions at once, [directions, …outputs]."""
-    tangents = {
-        name: torch.stack([each[name].detach().to(value.dtype) for each in directions]) for name, value in point.items()
-    }
 
     def derivative(batch: Any, tangent: dict[str, Tensor]) -> Tensor:
         return torch.func.jvp(lambda theta: readout.outputs(theta, batch), (point,), (tangent,))[1]
 
     def of_batch(batch: Any) -> Tensor:
+        # Stacked here and not once for all: that would hold every chunk's copies at a time.
+        tangents = {
+            name: torch.stack([each[name].detach().to(value.dtype) for each in directions])
+            for name, value in point.items()
+        }
         with torch.no_grad(), differentiable_twice():
             if len(directions) > 1:
                 try:
