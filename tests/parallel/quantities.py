@@ -48,7 +48,7 @@ def of_task(batch_size):
     yield "subspace", subspace_hessian(task, params, {"a": first, "b": second})
     yield "outputs", torch.cat(task.outputs(params))
     # Processes with less and with more memory have to cut the data alike.
-    tight = HessianOperator(task, params, memory=500 * (1 + int(os.environ.get("RANK", "0"))))
+    tight = HessianOperator(task, params, memory=1000 * (1 + 3 * int(os.environ.get("RANK", "0"))))
     yield "product within limits of their own", tight(flatten(first))
     slopes = directional_derivatives(task, params, [first, second])
     yield "derivatives", torch.cat(slopes, 1)
