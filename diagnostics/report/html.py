@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 from itertools import count
 from typing import Any
 
-from diagnostics.report.document import Document, Figure
+from diagnostics.report.document import Document, Figure, Table
 from diagnostics.report.drawing import SVG
 from diagnostics.report.extras import require
 from diagnostics.report.wording import clean
@@ -20,6 +20,12 @@ _WIDE = 460
 _SCALE = 1.2
 # Texts up to the first length stay on a line; from the second on, or with such a word in them, they get room to wrap.
 _BRIEF, _LONG, _WORD = 18, 32, 24
+# Pixels of the narrowest screen that is provided for, of a letter there, and between two columns.
+_SCREEN, _LETTER, _GAP = 328, 7.5, 20
+# Letters that a long text gets at least.
+_LEAST = 27
+# From so many sections on the table of contents stays in sight where there is room beside the page.
+_MANY = 5
 
 
 def render_html(document: Document) -> str:
@@ -45,9 +51,10 @@ def render_html(document: Document) -> str:
     )
     markup = require("markupsafe").Markup
     numbers = count(1)
-    environment.filters["shape"] = _shape
+    environment.filters |= {"shape": _shape, "stacked": _stacked, "lines": lambda text: markup("\n").join(_lines(text))}
     environment.globals["drawing"] = lambda figure: markup(_inline(figure, next(numbers)))
-    page: str = environment.get_template("page.html").render(document=document)
+    indexed = len(document.sections) >= _MANY
+    page: str = environment.get_template("page.html").render(document=document, indexed=indexed)
     return page
 
 
@@ -58,9 +65,33 @@ def _printable(value: Any) -> Any:
 
 def _shape(text: str) -> str:
     """The class that says how a cell's text may wrap."""
-    if len(text) > _LONG or max(map(len, text.split()), default=0) > _WORD:
+    if len(text) > _LONG or _word(text) > _WORD:
         return "long"
     return "brief" if len(text) <= _BRIEF else "plain"
+
+
+def _stacked(table: Table) -> bool:
+    """Whether a narrow screen has each row's cells below each other, because side by side they would not fit."""
+    columns = zip(table.columns, table.numeric, *([cell.text for cell in row] for row in table.rows), strict=True)
+    least = [max(_word(name), *(_room(text, numeric) for text in texts), 0) for name, numeric, *texts in columns]
+    return _LETTER * sum(least) + _GAP * (len(least) - 1) > _SCREEN
+
+
+def _room(text: str, numeric: bool) -> int:
+    """Letters that a cell needs side by side with others."""
+    if numeric or _shape(text) == "brief":
+        return len(text)
+    return max(_word(text), _LEAST if _shape(text) == "long" else 0)
+
+
+def _word(text: str) -> int:
+    """Letters of the longest word."""
+    return max(map(len, text.split()), default=0)
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of a text without characters that do not print."""
+    return [clean(line) for line in text.expandtabs(4).splitlines()]
 
 
 def _inline(figure: Figure, number: int) -> str:
