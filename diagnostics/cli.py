@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from diagnostics.commands import audit, bases, check, coefficients, derivations, orthogonality, relations
+from diagnostics.commands import audit, bases, check, coefficients, derivations, orthogonality, relations, report
 from diagnostics.commands.models import PathsArgument, PrivateOption, read_models
 from diagnostics.commands.options import (
     CoefficientsOption,
@@ -254,6 +254,9 @@ app.command("orthogonality", help=orthogonality.HELP)(orthogonality.orthogonalit
 
 
 app.command("derivations", help=derivations.HELP)(derivations.derivations_command)
+
+
+app.command("report", help=report.HELP)(report.report_command)
 
 
 @app.command(

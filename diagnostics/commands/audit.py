@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from diagnostics.commands.answers import audit_answer
 from diagnostics.commands.options import HtmlOption, JsonOption, QuietOption, parse_alphas
-from diagnostics.commands.terminal import Answer, Output, by_share
-from diagnostics.inputs.audit_config import load_audit_config
-from diagnostics.report.composition_section import composition_headline, composition_section
-from diagnostics.results import Verdict
-from diagnostics.verdicts.composition import audit_composition
+from diagnostics.commands.terminal import Output, by_share
+from diagnostics.inputs.audit_config import AuditConfig, AuditData, load_audit_config
+from diagnostics.verdicts.composition import CompositionAudit, audit_composition
 
-__all__ = ["HELP", "audit_command"]
+__all__ = ["HELP", "audit_command", "measured_audit"]
 
 HELP = """Audit whether adding task vectors can reach a target task, and what keeps them from it.
 
@@ -59,19 +59,32 @@ def audit_command(
     # Files first: a wrong line in one of them should not cost the time to load a model.
     data = config.data(alphas=parse_alphas(alphas), examples=examples)
     with output.working() as progress:
-        progress("reading the model")
-        loaded = config.language_model()
-        output.notes.extend([*data.notes, *loaded.notes])
-        audit = audit_composition(
-            loaded.model,
-            loaded.tokenizer,
-            layout=config.layout(loaded.tokenizer),
-            keep_vectors=False,
-            progress=by_share(progress, "measuring gradients"),
-            **data.keywords,
-        )
-    negative = audit.verdict is Verdict.REFUTED
-    sections, payload = (composition_section(audit),), {"audit": audit}
-    output.give(
-        Answer("Can these task vectors reach the target?", composition_headline(audit), sections, payload, negative)
+        audit = measured_audit(config, data, output, progress)
+    output.give(audit_answer(audit))
+
+
+def measured_audit(
+    config: AuditConfig, data: AuditData, output: Output, progress: Callable[[str], None]
+) -> CompositionAudit:
+    """Measure what the configuration of an audit asks for.
+
+    Args:
+        config: The configuration.
+        data: Its examples.
+        output: Where notes go.
+        progress: Told what is being done.
+
+    Returns:
+        The audit, without its vectors.
+    """
+    progress("reading the model")
+    loaded = config.language_model()
+    output.notes.extend([*data.notes, *loaded.notes])
+    return audit_composition(
+        loaded.model,
+        loaded.tokenizer,
+        layout=config.layout(loaded.tokenizer),
+        keep_vectors=False,
+        progress=by_share(progress, "measuring gradients"),
+        **data.keywords,
     )

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from diagnostics.commands.answers import compatibility_answer
 from diagnostics.commands.models import PathsArgument, PrivateOption, read_models
 from diagnostics.commands.options import HtmlOption, JsonOption, QuietOption
-from diagnostics.commands.terminal import Answer, Output, by_share
+from diagnostics.commands.terminal import Output, by_share
 from diagnostics.errors import InputError
 from diagnostics.inputs.alignment import BASE
 from diagnostics.inputs.checkpoints import Source
 from diagnostics.inputs.naming import name_experts
 from diagnostics.inputs.recipes import is_recipe, read_recipe
-from diagnostics.report.compatibility_section import compatibility_headline, compatibility_section
 from diagnostics.verdicts.compatibility import check_compatibility
-from diagnostics.verdicts.findings import Severity
 
 __all__ = ["HELP", "check_command"]
 
@@ -47,11 +46,7 @@ def check_command(
         progress("reading the headers of the models")
         show = by_share(progress, "comparing weights")
         findings = check_compatibility(base, experts, private=[*hidden, *(private or [])], progress=show)
-    negative = any(finding.severity is Severity.ERROR for finding in findings)
-    sections = (compatibility_section(findings, list(experts)),)
-    payload = {"compatible": not negative, "findings": findings}
-    headline = compatibility_headline(findings, list(experts))
-    output.give(Answer("Can these checkpoints be merged?", headline, sections, payload, negative))
+    output.give(compatibility_answer(findings, list(experts)))
 
 
 def _models(paths: list[Path]) -> tuple[Path, dict[str, Source], list[str]]:

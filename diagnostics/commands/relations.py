@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
+from diagnostics.commands.answers import relations_answer
 from diagnostics.commands.options import DeviceOption, DtypeOption, HtmlOption, JsonOption, QuietOption
 from diagnostics.commands.problem import build_problem
-from diagnostics.commands.terminal import Answer, Output
+from diagnostics.commands.terminal import Output
 from diagnostics.errors import InputError
 from diagnostics.inputs.config import load_config
-from diagnostics.report.relations_section import relations_headline, relations_section
 from diagnostics.verdicts.relations import output_relation
 
 __all__ = ["HELP", "relations_command"]
@@ -54,5 +54,4 @@ def relations_command(
             progress(f"comparing outputs of {first} and {second}")
             relation = output_relation(problem, first, second, measure=measure, tolerance=config.tolerance)
             relations.append(relation)
-    headline, sections = relations_headline(relations), (relations_section(relations),)
-    output.give(Answer("How are these experts related?", headline, sections, {"relations": relations}))
+    output.give(relations_answer(relations))

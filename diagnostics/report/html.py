@@ -73,7 +73,7 @@ def _shape(text: str) -> str:
 def _stacked(table: Table) -> bool:
     """Whether a narrow screen has each row's cells below each other, because side by side they would not fit."""
     columns = zip(table.columns, table.numeric, *([cell.text for cell in row] for row in table.rows), strict=True)
-    least = [max(_word(name), *(_room(text, numeric) for text in texts), 0) for name, numeric, *texts in columns]
+    least = [max(_room(name, False), *(_room(text, numeric) for text in texts)) for name, numeric, *texts in columns]
     return _LETTER * sum(least) + _GAP * (len(least) - 1) > _SCREEN
 
 
