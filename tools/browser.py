@@ -48,6 +48,7 @@ class Browser:
     def __init__(self, path: str | None = None) -> None:
         self.path = path or find_chromium()
         self.messages: list[str] = []
+        self._received = b""
         self._numbers = count(1)
 
     def __enter__(self) -> Self:
@@ -55,7 +56,7 @@ class Browser:
             raise FileNotFoundError(f"no Chromium: none of {', '.join(_NAMES)} is on the path")
         self._profile = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
         # The browser reads commands from its descriptor 3 and answers on 4.
-        (inward, self._out), (back, outward) = _pipe(), _pipe()
+        (inward, self._out), (self._in, outward) = _pipe(), _pipe()
         line = f'exec "$@" 3<&{inward} 4>&{outward}'
         command = ["bash", "-c", line, "chromium", self.path, *_OPTIONS, "--remote-debugging-pipe"]
         self._process = subprocess.Popen(
@@ -66,7 +67,6 @@ class Browser:
         )
         os.close(inward)
         os.close(outward)
-        self._answers = os.fdopen(back, "rb")
         self._session: str | None = None
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -76,7 +76,7 @@ class Browser:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         os.close(self._out)
-        self._answers.close()
+        os.close(self._in)
         self._process.terminate()
         self._process.wait(timeout=30)
         self._profile.cleanup()
@@ -108,11 +108,22 @@ class Browser:
                 return result
             self._note(answer)
 
-    def show(self, page: Path, width: int, *, dark: bool = False) -> None:
+    def open(self, page: Path) -> None:
         """Load a page.
 
         Args:
             page: A file.
+        """
+        self.send("Page.navigate", url=page.resolve().as_uri())
+        wait = (
+            "new Promise(done => document.readyState == 'complete' ? done() : addEventListener('load', () => done()))"
+        )
+        self.value(wait)
+
+    def look(self, width: int, *, dark: bool = False) -> None:
+        """Look at the page with another screen.
+
+        Args:
             width: Width of the window in pixels of the page.
             dark: Whether the reader prefers a dark page.
         """
@@ -120,11 +131,6 @@ class Browser:
         self.send("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", media="screen", features=[scheme])
-        self.send("Page.navigate", url=page.resolve().as_uri())
-        wait = (
-            "new Promise(done => document.readyState == 'complete' ? done() : addEventListener('load', () => done()))"
-        )
-        self.value(wait)
 
     def value(self, expression: str) -> Any:
         """Return the value of an expression on the page; the page's own policy does not apply to it.
@@ -165,12 +171,13 @@ class Browser:
         return base64.b64decode(answer["data"])
 
     def _read(self) -> dict[str, Any]:
-        """The next message of the browser."""
-        text = bytearray()
-        while (byte := self._answers.read(1)) not in (b"\0", b""):
-            text += byte
-        if not byte:
-            raise RuntimeError("Chromium has ended")
+        """The next message of the browser; each ends with a zero byte."""
+        while b"\0" not in self._received:
+            part = os.read(self._in, 1 << 16)
+            if not part:
+                raise RuntimeError("Chromium has ended")
+            self._received += part
+        text, _, self._received = self._received.partition(b"\0")
         message: dict[str, Any] = json.loads(text)
         return message
 

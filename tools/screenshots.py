@@ -7,16 +7,18 @@ python -m tools.screenshots --keep out/   # keeps the page, its JSON and its pri
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from PIL import Image
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
+from diagnostics.cli import app
 from diagnostics.demo.digits import build_digits
 from tools.browser import Browser
 
@@ -35,6 +37,7 @@ PICTURES = {
     "report-narrow-dark": (NARROW, True, "Coefficients", 1100),
 }
 _COLOURS = 48
+_COMMAND = "report {config} --html report.html --json report.json"
 
 # What sticks out of the window, but for what scrolls inside a box of its own.
 _OUTSIDE = """(() => {
@@ -124,11 +127,10 @@ def write_report(config: Path) -> Path:
     Raises:
         RuntimeError: If the command gives no answer.
     """
-    command = [sys.executable, "-m", "diagnostics", "report", config.name]
-    command += ["--html", "report.html", "--json", "report.json"]
-    done = subprocess.run(command, cwd=config.parent, capture_output=True, text=True, check=False)
-    if done.returncode not in (0, 1):
-        raise RuntimeError(done.stderr)
+    with contextlib.chdir(config.parent):
+        done = CliRunner(env={"COLUMNS": "80"}).invoke(app, _COMMAND.format(config=config.name).split())
+    if done.exit_code not in (0, 1):
+        raise RuntimeError(done.output)
     print(done.stdout)
     return config.parent / "report.html"
 
@@ -144,9 +146,10 @@ def complaints(browser: Browser, page: Path) -> list[str]:
         What is wrong: messages of the console, and elements that stick out.
     """
     found = []
+    browser.open(page)
     for width in (NARROW, WIDE):
         for dark in (False, True):
-            browser.show(page, width, dark=dark)
+            browser.look(width, dark=dark)
             where = f"{width} px, {'dark' if dark else 'light'}"
             found += [f"{where}: {text}" for text in browser.value(_OUTSIDE)]
     if not browser.pdf().startswith(b"%PDF"):
@@ -165,8 +168,9 @@ def take_pictures(browser: Browser, page: Path, folder: Path) -> None:
         folder: Where to.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    browser.open(page)
     for name, (width, dark, heading, height) in PICTURES.items():
-        browser.show(page, width, dark=dark)
+        browser.look(width, dark=dark)
         top = 0 if heading is None else browser.value(_TOP.format(heading=json.dumps(heading)))
         picture = Image.open(io.BytesIO(browser.picture(int(top), height))).convert("RGB")
         # Few colours are enough for text and lines, and make a file small.
