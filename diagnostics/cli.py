@@ -13,6 +13,7 @@ import typer
 from diagnostics.commands import audit, bases, check, coefficients, derivations, orthogonality, relations
 from diagnostics.commands.models import PathsArgument, PrivateOption, read_models
 from diagnostics.commands.options import (
+    CacheOption,
     CoefficientsOption,
     DataOption,
     DeviceOption,
@@ -218,13 +219,14 @@ def predict_command(
     data: DataOption = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    cache: CacheOption = None,
     json: JsonOption = None,
     html: HtmlOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Predicted loss, score and retention."""
     output = Output(json, html, quiet)
-    config = load_run(file, data, output.notes).placed(device, dtype)
+    config = load_run(file, data, output.notes).placed(device, dtype, cache)
     merge = config.merge(parse_coefficients(coefficients))
     allowed = config.tolerance if tolerance is None else tolerance
     if not 0 <= allowed < 1:

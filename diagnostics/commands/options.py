@@ -16,6 +16,7 @@ from diagnostics.inputs.recipes import is_recipe
 from diagnostics.report.extras import require
 
 __all__ = [
+    "CacheOption",
     "CoefficientsOption",
     "DataOption",
     "DeviceOption",
@@ -92,7 +93,16 @@ DtypeOption = Annotated[
 ]
 
 
-def load_run(file: Path, data: list[str] | None, notes: list[str]) -> RunConfig:
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Keep measured outputs there by content: a later run, interrupted or not, measures only what is new.",
+    ),
+]
+
+
+def load_run(file: Path, data: list[str] | None, notes: list[object]) -> RunConfig:
     """Read a configuration, or a mergekit recipe with data for its experts.
 
     Args:

@@ -34,6 +34,7 @@ _KEYS = {
     "instructions": ("texts by name of the expert", "instructions: {news: 'Summarise: ', mail: 'Answer: '}"),
     "device": ("where models are evaluated", "device: cuda"),
     "dtype": (f"one of {list(DTYPES)}", "dtype: float32"),
+    "cache": ("a folder for measured outputs", "cache: .diagnostics"),
     "seed": ("a whole number from 0 on", "seed: 0"),
     "target": ("the name of an expert or a path", "target: news"),
 }
@@ -82,6 +83,7 @@ class RunConfig(Document):
         instructions: What stands before x in a task of a language model, by expert.
         device: Where models are evaluated.
         dtype: The type in which models are evaluated.
+        cache: A folder where measured outputs are kept by content.
         seed: Seed of torch's random numbers, for tasks that draw any.
         target: Name of the expert, or path of the model, that counts as unseen.
     """
@@ -104,6 +106,7 @@ class RunConfig(Document):
     instructions: dict[Name, StrictStr] | None = None
     device: Name | None = None
     dtype: Name | None = None
+    cache: Name | None = None
     seed: Annotated[StrictInt, Field(ge=0)] = 0
     target: Name | None = None
 
@@ -133,17 +136,18 @@ class RunConfig(Document):
         """
         return self.path("base", self._need("base")), self._paths("experts")
 
-    def placed(self, device: str | None, dtype: str | None) -> RunConfig:
-        """Return the same with a device and a type that go before the file's.
+    def placed(self, device: str | None, dtype: str | None, cache: Path | None = None) -> RunConfig:
+        """Return the same with a device, a type and a cache that go before the file's.
 
         Args:
             device: Where models are evaluated, if given.
             dtype: The type in which models are evaluated, if given.
+            cache: Where measured outputs are kept, if given; relative to the working folder.
 
         Returns:
             The configuration to use.
         """
-        given = {"device": device, "dtype": dtype}
+        given = {"device": device, "dtype": dtype, "cache": cache and str(cache.resolve())}
         return self.model_copy(update={key: value for key, value in given.items() if value is not None})
 
     def problem(self) -> MergeProblem:
@@ -171,6 +175,7 @@ class RunConfig(Document):
             instructions=self.instructions,
             device=self.device,
             dtype=self.dtype,
+            cache=self.cache and self.folder / self.cache,
         )
 
     def merge(self, given: Coefficients | None = None) -> dict[str, float]:

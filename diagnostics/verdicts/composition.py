@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -16,6 +16,7 @@ from diagnostics.errors import InputError, require_count
 from diagnostics.inputs.causal_lm import SegmentModel, select_parameters
 from diagnostics.inputs.layout import Layout
 from diagnostics.inputs.segments import Bos, Segmenter, Text
+from diagnostics.inputs.store import Store
 from diagnostics.measures.contexts import ContextGradients, context_gradients
 from diagnostics.measures.folds import SKETCH_SIZE, FoldedGradients
 from diagnostics.results import Assumption, Cost, Estimate, Result, Status, Verdict, plain
@@ -34,46 +35,13 @@ from diagnostics.verdicts.alignment import (
     relative_estimate,
     relative_norm,
 )
+from diagnostics.verdicts.composition_causes import Cause
 from diagnostics.verdicts.prompts import Prompts, prepare
 
-__all__ = ["Cause", "CompositionAudit", "Term", "audit_composition"]
+__all__ = ["CompositionAudit", "Term", "audit_composition"]
 
 # Below it, more of ‖g_*‖² lies along the components' gradients than across them.
 LIMIT = math.sqrt(0.5)
-
-
-class Cause(StrEnum):
-    """What the gradient-alignment error comes from; every term belongs to one."""
-
-    DATA = "data mismatch"
-    PRIOR = "the model's own prior"
-    INTERACTION = "instruction interaction"
-    SEAM = "seam"
-
-    @property
-    def advice(self) -> str:
-        """What it means, and what to do about it."""
-        return _ADVICE[self]
-
-
-_ADVICE = {
-    Cause.DATA: (
-        "the component tasks were given other texts than the target's. Fine-tune the components on inputs like the "
-        "target's, and look at the delta of each component for the one that differs most"
-    ),
-    Cause.PRIOR: (
-        "without any instruction the model already tends to certain answers, which the components count once too "
-        "often. A base that is less sure without an instruction helps; so does fine-tuning on the target itself"
-    ),
-    Cause.INTERACTION: (
-        "the two instructions together mean something else to the base than each by itself. Adding task vectors "
-        "cannot supply that: fine-tune on some examples of the target, or run the tasks one after the other"
-    ),
-    Cause.SEAM: (
-        "the target's instruction is read otherwise than the instructions put together. Word it as their "
-        "concatenation, or give the components the target's wording and template"
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -215,6 +183,7 @@ def audit_composition(
     keep_vectors: bool = True,
     sketch_size: int = SKETCH_SIZE,
     seed: int = 0,
+    cache: str | Path | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> CompositionAudit:
     """Measure ∇ℰ(θ0) of a compositional task and split it into all its terms (1.8)–(1.12).
@@ -243,6 +212,7 @@ def audit_composition(
             sketches, with the error that the evidence of each estimate states.
         sketch_size: Longest gradient whose fold means are kept whole.
         seed: Seed of folds and sketches.
+        cache: A folder where what is measured of each context and fold is kept, whole gradients with ``keep_vectors``.
         progress: Called with the share of the work that is done.
 
     Returns:
@@ -270,6 +240,7 @@ def audit_composition(
         raise InputError(
             f"limit: expected a positive number, the relative error still taken for success; found {limit}."
         )
+    store = None if cache is None else Store(cache)
     own = select_parameters(model, parameters)
     segments = Segmenter(tokenizer, model, bos=bos, max_length=max_length)
     prompts = prepare(
@@ -287,9 +258,10 @@ def audit_composition(
         keep=keep_vectors,
         sketch_size=sketch_size,
         seed=seed,
+        store=store,
         progress=progress,
     )
-    return _audit(prompts, measured, wanted, limit, split_interaction, _notes(segments, measured, folds))
+    return _audit(prompts, measured, wanted, limit, split_interaction, _notes(segments, measured, folds, store))
 
 
 def _audit(
@@ -386,9 +358,9 @@ def _verdict(relative: Estimate, limit: float) -> Verdict:
     return opposite.get(at_least, at_least)
 
 
-def _notes(segments: Segmenter, measured: ContextGradients, folds: int) -> tuple[str, ...]:
+def _notes(segments: Segmenter, measured: ContextGradients, folds: int, store: Store | None) -> tuple[str, ...]:
     """What a reader must know."""
-    notes = list(segments.notes)
+    notes = [*segments.notes, *map(str, filter(None, [store]))]
     found = len(measured.gradients.weights)
     if found < 4:
         notes.append(f"no intervals: they take four folds of examples, and there are {found} of the {folds} asked for")
