@@ -247,8 +247,8 @@ def test_an_audit_with_a_component_more_measures_what_is_new(tmp_path):
     third = {"instructions": {"first": (5, 2), "second": (3,), "third": (1,)}, "target_instruction": (5, 2, 3)}
     data = {"component_examples": {"first": EXAMPLES[:4], "second": EXAMPLES[2:], "third": EXAMPLES[:4]}}
     assert same(audit(tmp_path, **third, **data), audit(**third, **data))
-    # The third instruction on the target's data and on its own, in each of three folds; the data are dealt as before.
-    assert entries(tmp_path) == 18 + 6
+    # In each fold: the third on its own and on the target's data, and the target's instruction no longer all joined.
+    assert entries(tmp_path) == 18 + 12
 
 
 def test_other_models_and_settings_are_measured(tmp_path):
