@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 from pydantic import field_validator as validates
 
-from diagnostics.inputs.documents import Count, Document, Name, Part, finite, is_config_file, nearest
+from diagnostics.inputs.documents import Count, Name, Part, Placed, finite, is_config_file, nearest
 from diagnostics.inputs.examples import refuse_input
 from diagnostics.inputs.placement import DTYPES
 from diagnostics.inputs.pretrained import load_problem
@@ -63,7 +63,7 @@ class Options(Part):
     base_weight: float | None = None
 
 
-class RunConfig(Document):
+class RunConfig(Placed):
     """What a configuration file says; sections that a command does not need may be absent.
 
     Attributes:
@@ -132,19 +132,6 @@ class RunConfig(Document):
             InputError: If a section is absent or a path leads nowhere.
         """
         return self.path("base", self._need("base")), self._paths("experts")
-
-    def placed(self, device: str | None, dtype: str | None) -> RunConfig:
-        """Return the same with a device and a type that go before the file's.
-
-        Args:
-            device: Where models are evaluated, if given.
-            dtype: The type in which models are evaluated, if given.
-
-        Returns:
-            The configuration to use.
-        """
-        given = {"device": device, "dtype": dtype}
-        return self.model_copy(update={key: value for key, value in given.items() if value is not None})
 
     def problem(self) -> MergeProblem:
         """Build the merge problem that the file describes.

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictInt, Stric
 from diagnostics.errors import InputError
 from diagnostics.inputs.examples import refuse_input
 
-__all__ = ["Count", "Document", "Name", "Part", "finite", "is_config_file", "nearest", "read_content"]
+__all__ = ["Count", "Document", "Name", "Part", "Placed", "finite", "is_config_file", "nearest", "read_content"]
 
 Name = Annotated[StrictStr, Field(min_length=1)]
 Count = Annotated[StrictInt, Field(ge=1)]
@@ -91,6 +91,23 @@ class Document(Part):
             remedy = "Paths are relative to the folder of the configuration."
             refuse_input(f"{self._file}: {key}", "a file or folder", f"{given!r}: nothing at {path}", remedy)
         return path
+
+
+class Placed(Document):
+    """A configuration with the keys ``device`` and ``dtype``."""
+
+    def placed(self, device: str | None, dtype: str | None) -> Self:
+        """Return the same with a device and a type that go before the file's.
+
+        Args:
+            device: Where models are evaluated, if given.
+            dtype: The type in which models are evaluated, if given.
+
+        Returns:
+            The configuration to use.
+        """
+        given = {"device": device, "dtype": dtype}
+        return self.model_copy(update={key: value for key, value in given.items() if value is not None})
 
 
 def is_config_file(path: str | Path) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import cached_property
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from diagnostics.errors import InputError, require_count
 from diagnostics.inputs.causal_lm import SegmentModel, select_parameters
 from diagnostics.inputs.layout import Layout
+from diagnostics.inputs.placement import Placement
 from diagnostics.inputs.segments import Bos, Segmenter, Text
 from diagnostics.measures.contexts import ContextGradients, context_gradients
 from diagnostics.measures.folds import SKETCH_SIZE, FoldedGradients
@@ -34,46 +34,13 @@ from diagnostics.verdicts.alignment import (
     relative_estimate,
     relative_norm,
 )
+from diagnostics.verdicts.causes import Cause, cause_of
 from diagnostics.verdicts.prompts import Prompts, prepare
 
-__all__ = ["Cause", "CompositionAudit", "Term", "audit_composition"]
+__all__ = ["CompositionAudit", "Term", "audit_composition"]
 
 # Below it, more of ‖g_*‖² lies along the components' gradients than across them.
 LIMIT = math.sqrt(0.5)
-
-
-class Cause(StrEnum):
-    """What the gradient-alignment error comes from; every term belongs to one."""
-
-    DATA = "data mismatch"
-    PRIOR = "the model's own prior"
-    INTERACTION = "instruction interaction"
-    SEAM = "seam"
-
-    @property
-    def advice(self) -> str:
-        """What it means, and what to do about it."""
-        return _ADVICE[self]
-
-
-_ADVICE = {
-    Cause.DATA: (
-        "the component tasks were given other texts than the target's. Fine-tune the components on inputs like the "
-        "target's, and look at the delta of each component for the one that differs most"
-    ),
-    Cause.PRIOR: (
-        "without any instruction the model already tends to certain answers, which the components count once too "
-        "often. A base that is less sure without an instruction helps; so does fine-tuning on the target itself"
-    ),
-    Cause.INTERACTION: (
-        "the two instructions together mean something else to the base than each by itself. Adding task vectors "
-        "cannot supply that: fine-tune on some examples of the target, or run the tasks one after the other"
-    ),
-    Cause.SEAM: (
-        "the target's instruction is read otherwise than the instructions put together. Word it as their "
-        "concatenation, or give the components the target's wording and template"
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -215,6 +182,8 @@ def audit_composition(
     keep_vectors: bool = True,
     sketch_size: int = SKETCH_SIZE,
     seed: int = 0,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> CompositionAudit:
     """Measure ∇ℰ(θ0) of a compositional task and split it into all its terms (1.8)–(1.12).
@@ -243,6 +212,8 @@ def audit_composition(
             sketches, with the error that the evidence of each estimate states.
         sketch_size: Longest gradient whose fold means are kept whole.
         seed: Seed of folds and sketches.
+        device: Where the model is evaluated, on a copy of it; where it is by default.
+        dtype: The type in which it is evaluated; its own by default. Gradients are added up in float32 at least.
         progress: Called with the share of the work that is done.
 
     Returns:
@@ -250,7 +221,8 @@ def audit_composition(
         for K = 2 four contexts on the target's data and one on each component's.
 
     Raises:
-        InputError: If instructions, examples, α, tokenizer and model do not fit together, or a value is not finite.
+        InputError: If instructions, examples, α, tokenizer and model do not fit together, a value is not finite, or
+            there is no such device or type.
 
     Example:
         >>> from transformers import GPT2Config, GPT2LMHeadModel
@@ -270,7 +242,7 @@ def audit_composition(
         raise InputError(
             f"limit: expected a positive number, the relative error still taken for success; found {limit}."
         )
-    own = select_parameters(model, parameters)
+    own = Placement.named(device, dtype).narrowed(select_parameters(model, parameters))
     segments = Segmenter(tokenizer, model, bos=bos, max_length=max_length)
     prompts = prepare(
         segments, instructions, target_instruction, target_examples, component_examples, layout, target_layout
@@ -313,7 +285,7 @@ def _audit(
     error = alignment_row(chosen) @ basis
     names = [name for name in rows if name != "error"]
     stacked = torch.stack([rows[name] for name in names])
-    groups = {cause: sum((rows[name] for name in names if _cause(name) is cause), 0 * error) for cause in Cause}
+    groups = {cause: sum((rows[name] for name in names if cause_of(name) is cause), 0 * error) for cause in Cause}
     relative = relative_estimate(gram, error, target)
     verdict = _verdict(relative, limit)
     causes = {cause: _share(gram, row, error) for cause, row in groups.items()}
@@ -370,13 +342,6 @@ def _dominant(
     first = max(causes, key=lambda cause: causes[cause].value)
     leads = [_share(gram, groups[first] - row, error) for cause, row in groups.items() if cause is not first]
     return first if min(lead.lower for lead in leads) > 0 else None
-
-
-def _cause(term: str) -> Cause | None:
-    """What a term is due to; delta_star is the sum of others and due to none."""
-    if term.startswith("delta_"):
-        return None if term == "delta_star" else Cause.DATA
-    return {"no_instruction": Cause.PRIOR, "seam": Cause.SEAM}.get(term, Cause.INTERACTION)
 
 
 def _verdict(relative: Estimate, limit: float) -> Verdict:
