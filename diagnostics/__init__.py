@@ -31,10 +31,10 @@ from diagnostics.results import Assumption, Cost, Estimate, Status, Verdict
 from diagnostics.theory.bound_report import BoundReport
 from diagnostics.theory.coefficient_conditions import CoefficientRegion, Regime, coefficient_region
 from diagnostics.verdicts.alignment import GradientAlignment, gradient_alignment
+from diagnostics.verdicts.causes import Cause
 from diagnostics.verdicts.coefficients import CoefficientChoice, best_coefficients
 from diagnostics.verdicts.compatibility import check_compatibility
 from diagnostics.verdicts.composition import CompositionAudit, Term, audit_composition
-from diagnostics.verdicts.composition_causes import Cause
 from diagnostics.verdicts.disentanglement import DisentanglementError, disentanglement_error, disentanglement_errors
 from diagnostics.verdicts.feature_use import FeatureSpecialisation, task_feature_specialisation
 from diagnostics.verdicts.findings import Code, Finding, Severity

@@ -97,7 +97,7 @@ CacheOption = Annotated[
     Path | None,
     typer.Option(
         metavar="FOLDER",
-        help="Keep measured outputs there by content: a later run, interrupted or not, measures only what is new.",
+        help="Keep what is measured there by content: a later run measures only what is new.",
     ),
 ]
 

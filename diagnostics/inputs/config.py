@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 from pydantic import field_validator as validates
 
-from diagnostics.inputs.documents import Count, Document, Name, Part, finite, is_config_file, nearest
+from diagnostics.inputs.documents import CACHE, Count, Name, Part, Placed, finite, is_config_file, nearest
 from diagnostics.inputs.examples import refuse_input
 from diagnostics.inputs.placement import DTYPES
 from diagnostics.inputs.pretrained import load_problem
@@ -34,7 +34,7 @@ _KEYS = {
     "instructions": ("texts by name of the expert", "instructions: {news: 'Summarise: ', mail: 'Answer: '}"),
     "device": ("where models are evaluated", "device: cuda"),
     "dtype": (f"one of {list(DTYPES)}", "dtype: float32"),
-    "cache": ("a folder for measured outputs", "cache: .diagnostics"),
+    "cache": CACHE,
     "seed": ("a whole number from 0 on", "seed: 0"),
     "target": ("the name of an expert or a path", "target: news"),
 }
@@ -64,7 +64,7 @@ class Options(Part):
     base_weight: float | None = None
 
 
-class RunConfig(Document):
+class RunConfig(Placed):
     """What a configuration file says; sections that a command does not need may be absent.
 
     Attributes:
@@ -136,20 +136,6 @@ class RunConfig(Document):
         """
         return self.path("base", self._need("base")), self._paths("experts")
 
-    def placed(self, device: str | None, dtype: str | None, cache: Path | None = None) -> RunConfig:
-        """Return the same with a device, a type and a cache that go before the file's.
-
-        Args:
-            device: Where models are evaluated, if given.
-            dtype: The type in which models are evaluated, if given.
-            cache: Where measured outputs are kept, if given; relative to the working folder.
-
-        Returns:
-            The configuration to use.
-        """
-        given = {"device": device, "dtype": dtype, "cache": cache and str(cache.resolve())}
-        return self.model_copy(update={key: value for key, value in given.items() if value is not None})
-
     def problem(self) -> MergeProblem:
         """Build the merge problem that the file describes.
 
@@ -175,7 +161,7 @@ class RunConfig(Document):
             instructions=self.instructions,
             device=self.device,
             dtype=self.dtype,
-            cache=self.cache and self.folder / self.cache,
+            cache=self.place(self.cache),
         )
 
     def merge(self, given: Coefficients | None = None) -> dict[str, float]:

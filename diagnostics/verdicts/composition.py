@@ -15,6 +15,7 @@ from torch import Tensor
 from diagnostics.errors import InputError, require_count
 from diagnostics.inputs.causal_lm import SegmentModel, select_parameters
 from diagnostics.inputs.layout import Layout
+from diagnostics.inputs.placement import Placement
 from diagnostics.inputs.segments import Bos, Segmenter, Text
 from diagnostics.inputs.store import Store
 from diagnostics.measures.contexts import ContextGradients, context_gradients
@@ -35,7 +36,7 @@ from diagnostics.verdicts.alignment import (
     relative_estimate,
     relative_norm,
 )
-from diagnostics.verdicts.composition_causes import Cause
+from diagnostics.verdicts.causes import Cause, cause_of
 from diagnostics.verdicts.prompts import Prompts, prepare
 
 __all__ = ["CompositionAudit", "Term", "audit_composition"]
@@ -183,6 +184,8 @@ def audit_composition(
     keep_vectors: bool = True,
     sketch_size: int = SKETCH_SIZE,
     seed: int = 0,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
     cache: str | Path | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> CompositionAudit:
@@ -212,6 +215,8 @@ def audit_composition(
             sketches, with the error that the evidence of each estimate states.
         sketch_size: Longest gradient whose fold means are kept whole.
         seed: Seed of folds and sketches.
+        device: Where the model is evaluated, on a copy of it; where it is by default.
+        dtype: The type in which it is evaluated; its own by default. Gradients are added up in float32 at least.
         cache: A folder where what is measured of each context and fold is kept, whole gradients with ``keep_vectors``.
         progress: Called with the share of the work that is done.
 
@@ -220,7 +225,8 @@ def audit_composition(
         for K = 2 four contexts on the target's data and one on each component's.
 
     Raises:
-        InputError: If instructions, examples, α, tokenizer and model do not fit together, or a value is not finite.
+        InputError: If instructions, examples, α, tokenizer and model do not fit together, a value is not finite, or
+            there is no such device or type.
 
     Example:
         >>> from transformers import GPT2Config, GPT2LMHeadModel
@@ -241,7 +247,7 @@ def audit_composition(
             f"limit: expected a positive number, the relative error still taken for success; found {limit}."
         )
     store = None if cache is None else Store(cache)
-    own = select_parameters(model, parameters)
+    own = Placement.named(device, dtype).narrowed(select_parameters(model, parameters))
     segments = Segmenter(tokenizer, model, bos=bos, max_length=max_length)
     prompts = prepare(
         segments, instructions, target_instruction, target_examples, component_examples, layout, target_layout
@@ -285,7 +291,7 @@ def _audit(
     error = alignment_row(chosen) @ basis
     names = [name for name in rows if name != "error"]
     stacked = torch.stack([rows[name] for name in names])
-    groups = {cause: sum((rows[name] for name in names if _cause(name) is cause), 0 * error) for cause in Cause}
+    groups = {cause: sum((rows[name] for name in names if cause_of(name) is cause), 0 * error) for cause in Cause}
     relative = relative_estimate(gram, error, target)
     verdict = _verdict(relative, limit)
     causes = {cause: _share(gram, row, error) for cause, row in groups.items()}
@@ -342,13 +348,6 @@ def _dominant(
     first = max(causes, key=lambda cause: causes[cause].value)
     leads = [_share(gram, groups[first] - row, error) for cause, row in groups.items() if cause is not first]
     return first if min(lead.lower for lead in leads) > 0 else None
-
-
-def _cause(term: str) -> Cause | None:
-    """What a term is due to; delta_star is the sum of others and due to none."""
-    if term.startswith("delta_"):
-        return None if term == "delta_star" else Cause.DATA
-    return {"no_instruction": Cause.PRIOR, "seam": Cause.SEAM}.get(term, Cause.INTERACTION)
 
 
 def _verdict(relative: Estimate, limit: float) -> Verdict:

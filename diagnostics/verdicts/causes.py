@@ -1,10 +1,10 @@
-"""What keeps a composition from being reached by adding: the causes of the gradient-alignment error."""
+"""What a gradient-alignment error can come from, and what to do about it."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["Cause"]
+__all__ = ["Cause", "cause_of"]
 
 
 class Cause(StrEnum):
@@ -39,3 +39,21 @@ _ADVICE = {
         "concatenation, or give the components the target's wording and template"
     ),
 }
+
+
+def cause_of(term: str) -> Cause | None:
+    """Return what a term of ∇ℰ(θ0) is due to.
+
+    Args:
+        term: Its name.
+
+    Returns:
+        The cause; none for ``delta_star``, which is the sum of others.
+
+    Example:
+        >>> cause_of("delta_1"), cause_of("delta_star")
+        (<Cause.DATA: 'data mismatch'>, None)
+    """
+    if term.startswith("delta_"):
+        return None if term == "delta_star" else Cause.DATA
+    return {"no_instruction": Cause.PRIOR, "seam": Cause.SEAM}.get(term, Cause.INTERACTION)
