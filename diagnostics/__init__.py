@@ -172,13 +172,15 @@ _HOMES = {
 __all__ = list(_HOMES)
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name, once."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f"{__name__}.{_HOMES[name]}")
-    value = globals()[name] = module if name == _HOMES[name] else getattr(module, name)
-    return value
+if not TYPE_CHECKING:  # seeing this, they would let every name pass
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name, once."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = import_module(f"{__name__}.{_HOMES[name]}")
+        value = globals()[name] = module if name == _HOMES[name] else getattr(module, name)
+        return value
 
 
 def __dir__() -> list[str]:

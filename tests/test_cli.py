@@ -15,7 +15,9 @@ from typer.testing import CliRunner, Result
 
 import diagnostics as dx
 from diagnostics import cli
+from diagnostics.commands import bounds, predict
 from diagnostics.commands.options import parse_coefficients
+from diagnostics.inputs.config import RunConfig
 from diagnostics.report.document import Document, Headline
 from diagnostics.results import Verdict
 from tests.inputs.tiny_models import TEXTS, bert, moved, tokenizer, write_data
@@ -148,7 +150,7 @@ def test_the_status_of_a_prediction_is_its_verdict(coefficients: str, tolerance:
 def test_an_undecided_prediction_is_an_answer(problem: dx.MergeProblem, monkeypatch: pytest.MonkeyPatch) -> None:
     for verdict, status in ((Verdict.UNDECIDED, 0), (Verdict.SUPPORTED, 0), (Verdict.REFUTED, 1)):
         given = dataclasses.replace(dx.predict_merge(problem, 0.5), verdict=verdict)
-        monkeypatch.setattr(cli, "predict_merge", lambda *args, given=given, **options: given)
+        monkeypatch.setattr(predict, "predict_merge", lambda *args, given=given, **options: given)
         answered(run("predict", "half.yaml", "--quiet"), status)
 
 
@@ -181,7 +183,7 @@ def test_a_broken_bound_is_a_no(problem: dx.MergeProblem, monkeypatch: pytest.Mo
     report = dx.addition_bounds(problem, 0.5)["news"]
     for holds, status in ((True, 0), (None, 0), (False, 1)):
         given = {"news": dataclasses.replace(report, holds=holds), "mail": report}
-        monkeypatch.setattr(cli, "addition_bounds", lambda *args, given=given: given)
+        monkeypatch.setattr(bounds, "addition_bounds", lambda *args, given=given: given)
         answered(run("bounds", "merge.yaml", "-c", "0.5"), status)
 
 
@@ -218,7 +220,7 @@ def test_a_demo_without_its_extra_says_what_to_install(monkeypatch: pytest.Monke
 
 def test_a_page_without_its_extra_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    monkeypatch.setattr(cli, "load_config", lambda path: pytest.fail("work was begun"))
+    monkeypatch.setattr(predict, "load_run", lambda *args: pytest.fail("work was begun"))
     result = answered(run("predict", "half.yaml", "--html", "a.html"), 2)
     assert "pip install 'task-arithmetic-diagnostics[report]'" in result.stderr
 
@@ -255,7 +257,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_wrong_input_has_status_2_and_a_message(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.RunConfig, "problem", lambda self: pytest.fail("models were read first"))
+    monkeypatch.setattr(RunConfig, "problem", lambda self: pytest.fail("models were read first"))
     command, message = BAD[name]
     result = answered(run(*command), 2)
     assert re.search(message, result.stderr), result.stderr
@@ -349,7 +351,7 @@ def test_a_fault_of_the_program_is_not_the_answer_no(
     def fail(*args: object, **options: object) -> None:
         raise ZeroDivisionError("a fault")
 
-    monkeypatch.setattr(cli, "predict_merge", fail)
+    monkeypatch.setattr(predict, "predict_merge", fail)
     monkeypatch.setattr(sys, "argv", ["diagnostics", "predict", "half.yaml"])
     with pytest.raises(SystemExit) as caught:
         cli.main()

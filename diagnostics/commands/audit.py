@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from diagnostics.commands.options import HtmlOption, JsonOption, QuietOption, parse_alphas
+from diagnostics.commands.options import ConfigArgument, HtmlOption, JsonOption, QuietOption, parse_alphas
 from diagnostics.commands.terminal import Answer, Output, by_share
 from diagnostics.inputs.audit_config import load_audit_config
 from diagnostics.report.composition_section import composition_headline, composition_section
@@ -16,9 +15,7 @@ from diagnostics.verdicts.composition import audit_composition
 
 __all__ = ["HELP", "audit_command"]
 
-HELP = """Audit whether adding task vectors can reach a target task, and what keeps them from it.
-
-\b
+HELP = """\b
 diagnostics audit audit.yaml
 diagnostics audit audit.yaml --examples 50            # a quick look
 diagnostics audit audit.yaml --alphas summarise=1,translate=1
@@ -41,7 +38,7 @@ alphas: best                     # or nonnegative, or numbers
 
 
 def audit_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration, in YAML or TOML.")],
+    file: ConfigArgument,
     alphas: Annotated[
         str | None,
         typer.Option(metavar="best | nonnegative | 1,1 | a=1,b=1", help="α of each component; goes before the file's."),

@@ -19,9 +19,7 @@ from diagnostics.verdicts.findings import Severity
 
 __all__ = ["HELP", "check_command"]
 
-HELP = """Check whether checkpoints can be merged at all; needs no data.
-
-\b
+HELP = """\b
 diagnostics check base/ news/ mail/
 diagnostics check base/ news/ mail/ --private 'classifier.*'
 diagnostics check merge.yaml --html report.html --json findings.json

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
-from diagnostics.commands.options import DeviceOption, DtypeOption, HtmlOption, JsonOption, QuietOption, parse_at_least
+from diagnostics.commands.options import (
+    ConfigArgument,
+    DeviceOption,
+    DtypeOption,
+    HtmlOption,
+    JsonOption,
+    QuietOption,
+    parse_at_least,
+)
 from diagnostics.commands.problem import build_problem
 from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
@@ -22,9 +29,7 @@ from diagnostics.verdicts.landscape import Metric, Objective
 
 __all__ = ["HELP", "coefficients_command"]
 
-HELP = """Choose the coefficients of a merge by prediction, or with a few evaluations.
-
-\b
+HELP = """\b
 diagnostics coefficients merge.yaml
 diagnostics coefficients merge.yaml --objective worst --shared
 diagnostics coefficients merge.yaml --at-least news=0.95,mail=0.9
@@ -78,7 +83,7 @@ _Verify = Annotated[int, typer.Option(metavar="K", min=0, help="Evaluate the K b
 
 
 def coefficients_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration, in YAML or TOML.")],
+    file: ConfigArgument,
     objective: _Aim = "mean",
     metric: _Counted = None,
     shared: _Shared = False,

@@ -27,9 +27,7 @@ from diagnostics.verdicts.derivations import check_derivation
 
 __all__ = ["HELP", "derivations_command"]
 
-HELP = """The claims of the theory, listed or checked by a search for counterexamples.
-
-\b
+HELP = """\b
 diagnostics derivations                    # all of them, a line each
 diagnostics derivations 2.2                # one in full
 diagnostics derivations --check            # all, minutes

@@ -16,7 +16,9 @@ from diagnostics.inputs.recipes import is_recipe
 from diagnostics.report.extras import require
 
 __all__ = [
+    "CONFIG_HELP",
     "CoefficientsOption",
+    "ConfigArgument",
     "DataOption",
     "DeviceOption",
     "DtypeOption",
@@ -25,8 +27,22 @@ __all__ = [
     "QuietOption",
     "load_run",
     "parse_alphas",
+    "parse_at_least",
     "parse_coefficients",
 ]
+
+CONFIG_HELP = """\b
+base: models/base                # folders as transformers or PEFT write them
+experts:                         # paths are relative to this file
+  news: models/news
+  mail: models/mail
+data:                            # one {"text": …, "label": …} per line
+  news: news.jsonl
+  mail: mail.jsonl
+kind: sequence-classification    # or package.module:function
+coefficients: 0.5                # or {news: 0.5, mail: 0.3}
+private: ["classifier.*"]        # not merged; further keys:
+# tolerance, batch_size, max_length, columns, seed, target"""
 
 
 def _json_file(path: Path | None) -> Path | None:
@@ -56,6 +72,7 @@ def _writable(option: str, path: Path | None) -> Path | None:
     return path
 
 
+ConfigArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A configuration, in YAML or TOML.")]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON.", callback=_json_file)
 ]

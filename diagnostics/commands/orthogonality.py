@@ -25,9 +25,7 @@ from diagnostics.verdicts.feature_use import task_feature_specialisation
 
 __all__ = ["HELP", "orthogonality_command"]
 
-HELP = """What updates are made of, how orthogonal they are, and whether tasks stay apart.
-
-\b
+HELP = """\b
 diagnostics orthogonality base/ news/ mail/            # from weights alone
 diagnostics orthogonality merge.yaml --html page.html  # and from data
 diagnostics orthogonality merge.yaml --grid 0,0.5,1

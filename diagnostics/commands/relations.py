@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from itertools import combinations
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from diagnostics.commands.options import DeviceOption, DtypeOption, HtmlOption, JsonOption, QuietOption
+from diagnostics.commands.options import ConfigArgument, DeviceOption, DtypeOption, HtmlOption, JsonOption, QuietOption
 from diagnostics.commands.problem import build_problem
 from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
@@ -18,9 +17,7 @@ from diagnostics.verdicts.relations import output_relation
 
 __all__ = ["HELP", "relations_command"]
 
-HELP = """How experts are related by their outputs, and which coefficients that implies.
-
-\b
+HELP = """\b
 diagnostics relations merge.yaml
 diagnostics relations merge.yaml --measure            # and evaluate merges of each pair
 diagnostics relations merge.yaml --html report.html --json report.json
@@ -31,7 +28,7 @@ FILE is that of predict; no coefficients are needed. Exit status 0."""
 
 
 def relations_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration, in YAML or TOML.")],
+    file: ConfigArgument,
     measure: Annotated[
         bool, typer.Option("--measure", help="Evaluate merges of each pair and compare with the theory.")
     ] = False,
