@@ -147,11 +147,22 @@ def test_the_status_of_a_prediction_is_its_verdict(coefficients: str, tolerance:
     assert ("REFUTED" in answered(result, status).stdout) == bool(status)
 
 
-def test_an_undecided_prediction_is_an_answer(problem: dx.MergeProblem, monkeypatch: pytest.MonkeyPatch) -> None:
-    for verdict, status in ((Verdict.UNDECIDED, 0), (Verdict.SUPPORTED, 0), (Verdict.REFUTED, 1)):
+@pytest.mark.parametrize(
+    ("options", "failing"),
+    [
+        ((), {"refuted"}),
+        (("--fail-on", "refuted"), {"refuted"}),
+        (("--fail-on", "undecided"), {"refuted", "undecided"}),
+        (("--fail-on", "never"), set()),
+    ],
+)
+def test_a_gate_fails_on_what_it_is_told_to(
+    options: tuple[str, ...], failing: set[str], problem: dx.MergeProblem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for verdict in Verdict:
         given = dataclasses.replace(dx.predict_merge(problem, 0.5), verdict=verdict)
         monkeypatch.setattr(predict, "predict_merge", lambda *args, given=given, **options: given)
-        answered(run("predict", "half.yaml", "--quiet"), status)
+        answered(run("predict", "half.yaml", "--quiet", *options), int(verdict.value in failing))
 
 
 def bounds_of(path: Path) -> dict[str, list[str]]:
@@ -246,6 +257,7 @@ BAD = {
     ),
     "unknown target": (("bounds", "merge.yaml", "--target", "mial"), r"--target: expected one of the experts"),
     "two questions": (("bounds", "merge.yaml", "--target", "mail", "--negate", "news"), r"choose one of them"),
+    "unknown gate": (("predict", "half.yaml", "--fail-on", "refute"), r"Invalid value for '--fail-on'.*'refute'"),
     "no folder": (
         ("predict", "half.yaml", "--json", "no/a.json"),
         r"--json: expected a file in a folder that is there",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -35,9 +36,26 @@ diagnostics predict merge.yaml --coefficients news=0.5,mail=0.3 --tolerance 0.05
 diagnostics predict merge.yaml --html report.html --json report.json
 diagnostics predict mergekit.yaml --data news=news.jsonl --data mail=mail.jsonl
 
-A mergekit recipe is read as it stands. Exit status 1 if a task is predicted to lose more than the tolerance.
+A mergekit recipe is read as it stands. Exit status 1 if a task is predicted to \
+lose more than the tolerance; --fail-on undecided also if that stays open, and \
+never only reports.
 
 {CONFIG_HELP}"""
+
+
+class FailOn(StrEnum):
+    """What gives status 1."""
+
+    REFUTED = "refuted"
+    UNDECIDED = "undecided"
+    NEVER = "never"
+
+
+_FAILING = {
+    FailOn.REFUTED: {Verdict.REFUTED},
+    FailOn.UNDECIDED: {Verdict.REFUTED, Verdict.UNDECIDED},
+    FailOn.NEVER: frozenset[Verdict](),
+}
 
 
 def predict_command(
@@ -47,6 +65,7 @@ def predict_command(
         float | None, typer.Option(metavar="SHARE", help="Share of its expert's score that a task may lose; 0.1.")
     ] = None,
     data: DataOption = None,
+    fail_on: Annotated[FailOn, typer.Option(help="The verdict from which on the exit status is 1.")] = FailOn.REFUTED,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     json: JsonOption = None,
@@ -64,6 +83,6 @@ def predict_command(
         problem = build_problem(config, output, progress)
         progress(f"predicting {merge_label(merge)}")
         prediction = predict_merge(problem, merge, tolerance=allowed, layers=True, **config.settings)
-    negative = prediction.verdict is Verdict.REFUTED
+    negative = prediction.verdict in _FAILING[fail_on]
     sections, payload = (prediction_section(prediction),), {"prediction": prediction}
     output.give(Answer("Will the merge work?", prediction_headline(prediction), sections, payload, negative))
