@@ -41,7 +41,7 @@ def audit_command(
     file: ConfigArgument,
     alphas: Annotated[
         str | None,
-        typer.Option(metavar="best | nonnegative | 1,1 | a=1,b=1", help="α of each component; goes before the file's."),
+        typer.Option(metavar="WORD | NUMBERS", help="α: best, nonnegative, 1,1 or a=1,b=1; goes before the file's."),
     ] = None,
     examples: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Use so many examples of each file at most.")

@@ -54,7 +54,9 @@ _FAILING = {
 def check_command(
     paths: PathsArgument,
     private: PrivateOption = None,
-    fail_on: Annotated[FailOn, typer.Option(help="The finding from which on the exit status is 1.")] = FailOn.ERROR,
+    fail_on: Annotated[
+        FailOn, typer.Option(metavar="FINDING", help="Exit status 1 on: error, warning (or error), or never.")
+    ] = FailOn.ERROR,
     json: JsonOption = None,
     html: HtmlOption = None,
     quiet: QuietOption = False,

@@ -61,23 +61,23 @@ def _upper(value: float) -> float:
 _Aim = Annotated[
     str,
     typer.Option(
-        metavar="mean | worst",
-        help="Whether the mean of the tasks counts, or the worst.",
+        metavar="WORD",
+        help="What counts: the mean of the tasks, or the worst.",
         callback=_one_of("--objective", get_args(Objective)),
     ),
 ]
 _Counted = Annotated[
     str | None,
     typer.Option(
-        metavar="retention | loss",
-        help="What counts; retention where every task has a score.",
+        metavar="WORD",
+        help="Measured by retention, or by loss; retention where every task has a score.",
         callback=_one_of("--metric", get_args(Metric)),
     ),
 ]
 _Shared = Annotated[bool, typer.Option("--shared", help="One coefficient for all experts.")]
 _Upper = Annotated[float, typer.Option(metavar="NUMBER", help="Largest coefficient.", callback=_upper)]
 _AtLeast = Annotated[
-    str | None, typer.Option(metavar="a=0.95,b=0.9", help="Least share of the expert's score, by task.")
+    str | None, typer.Option(metavar="NUMBERS", help="Least share of the expert's score, by task: a=0.95,b=0.9.")
 ]
 _Verify = Annotated[int, typer.Option(metavar="K", min=0, help="Evaluate the K best, and take the best of them.")]
 

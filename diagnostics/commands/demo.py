@@ -15,7 +15,7 @@ __all__ = ["HELP", "demo_command"]
 HELP = """\b
 diagnostics demo
 diagnostics demo --html demo.html --json demo.json
-diagnostics demo --quick           # a dry run of a few seconds; its numbers mean nothing"""
+diagnostics demo --quick           # a dry run; its numbers mean nothing"""
 
 
 def demo_command(

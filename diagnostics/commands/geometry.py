@@ -17,7 +17,7 @@ __all__ = ["HELP", "geometry_command"]
 
 HELP = f"""\b
 diagnostics geometry base/ news/ mail/
-diagnostics geometry base/ news/ mail/ --target legal/ --private 'classifier.*'
+diagnostics geometry base/ news/ mail/ --target legal/ --private 'head.*'
 diagnostics geometry merge.yaml --html report.html
 
 In a configuration only base and experts are needed:

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 import typer
+from rich.markup import escape
 from typer.core import TyperGroup
 
 from diagnostics.errors import InputError, ProcessError
@@ -58,5 +59,6 @@ def _load(name: str, summary: str) -> Any:
     """The command whose module goes by its name."""
     module = import_module(f"diagnostics.commands.{name}")
     alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    alone.command(name, help=f"{summary}\n\n{module.HELP}")(getattr(module, f"{name}_command"))
+    # The examples are shown as they stand: rich would take the [all] in one for a style.
+    alone.command(name, help=escape(f"{summary}\n\n{module.HELP}"))(getattr(module, f"{name}_command"))
     return typer.main.get_command(alone)

@@ -41,8 +41,8 @@ data:                            # one {"text": …, "label": …} per line
   mail: mail.jsonl
 kind: sequence-classification    # or package.module:function
 coefficients: 0.5                # or {news: 0.5, mail: 0.3}
-private: ["classifier.*"]        # not merged; further keys:
-# tolerance, batch_size, max_length, columns, seed, target"""
+private: ["classifier.*"]        # not merged
+# diagnostics init writes such a file, with every further key explained"""
 
 
 def _json_file(path: Path | None) -> Path | None:
@@ -88,8 +88,8 @@ CoefficientsOption = Annotated[
     typer.Option(
         "--coefficients",
         "-c",
-        metavar="0.5 | 0.5,0.3 | a=0.5,b=0.3",
-        help="How much of each expert is added; goes before the file's.",
+        metavar="NUMBERS",
+        help="How much of each expert is added: 0.5, or 0.5,0.3, or a=0.5,b=0.3; goes before the file's.",
     ),
 ]
 DataOption = Annotated[
@@ -98,13 +98,14 @@ DataOption = Annotated[
 ]
 
 DeviceOption = Annotated[
-    str | None, typer.Option(metavar="cpu | cuda | cuda:1", help="Where models are evaluated; goes before the file's.")
+    str | None,
+    typer.Option(metavar="NAME", help="Where models are evaluated: cpu, cuda, cuda:1; goes before the file's."),
 ]
 DtypeOption = Annotated[
     str | None,
     typer.Option(
-        metavar=" | ".join(DTYPES),
-        help="The type in which models are evaluated; vectors are added up in float32 at least.",
+        metavar="TYPE",
+        help=f"Models are evaluated in {', '.join(DTYPES)}; vectors are added up in float32 at least.",
     ),
 ]
 

@@ -32,9 +32,9 @@ __all__ = ["HELP", "predict_command"]
 
 HELP = f"""\b
 diagnostics predict merge.yaml
-diagnostics predict merge.yaml --coefficients news=0.5,mail=0.3 --tolerance 0.05
+diagnostics predict merge.yaml -c news=0.5,mail=0.3 --tolerance 0.05
 diagnostics predict merge.yaml --html report.html --json report.json
-diagnostics predict mergekit.yaml --data news=news.jsonl --data mail=mail.jsonl
+diagnostics predict recipe.yaml --data news=a.jsonl --data mail=b.jsonl
 
 A mergekit recipe is read as it stands. Exit status 1 if a task is predicted to \
 lose more than the tolerance; --fail-on undecided also if that stays open, and \
@@ -65,7 +65,9 @@ def predict_command(
         float | None, typer.Option(metavar="SHARE", help="Share of its expert's score that a task may lose; 0.1.")
     ] = None,
     data: DataOption = None,
-    fail_on: Annotated[FailOn, typer.Option(help="The verdict from which on the exit status is 1.")] = FailOn.REFUTED,
+    fail_on: Annotated[
+        FailOn, typer.Option(metavar="VERDICT", help="Exit status 1 on: refuted, undecided (or refuted), or never.")
+    ] = FailOn.REFUTED,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     json: JsonOption = None,

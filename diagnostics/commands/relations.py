@@ -19,7 +19,7 @@ __all__ = ["HELP", "relations_command"]
 
 HELP = """\b
 diagnostics relations merge.yaml
-diagnostics relations merge.yaml --measure            # and evaluate merges of each pair
+diagnostics relations merge.yaml --measure      # and evaluate merges of pairs
 diagnostics relations merge.yaml --html report.html --json report.json
 
 For every pair of experts: aligned, irrelevant, contradictory or undecided, \
