@@ -56,10 +56,10 @@ if TYPE_CHECKING:  # what type checkers and editors see; a test holds it against
     from diagnostics.theory.coefficient_conditions import coefficient_region as coefficient_region
     from diagnostics.verdicts.alignment import GradientAlignment as GradientAlignment
     from diagnostics.verdicts.alignment import gradient_alignment as gradient_alignment
+    from diagnostics.verdicts.causes import Cause as Cause
     from diagnostics.verdicts.coefficients import CoefficientChoice as CoefficientChoice
     from diagnostics.verdicts.coefficients import best_coefficients as best_coefficients
     from diagnostics.verdicts.compatibility import check_compatibility as check_compatibility
-    from diagnostics.verdicts.composition import Cause as Cause
     from diagnostics.verdicts.composition import CompositionAudit as CompositionAudit
     from diagnostics.verdicts.composition import Term as Term
     from diagnostics.verdicts.composition import audit_composition as audit_composition
@@ -93,7 +93,7 @@ _HOMES = {
     "Assumption": "results",
     "Bases": "bases.bases",
     "BoundReport": "theory.bound_report",
-    "Cause": "verdicts.composition",
+    "Cause": "verdicts.causes",
     "CheckpointError": "errors",
     "Clustering": "bases.clustering",
     "Code": "verdicts.findings",

@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from diagnostics.commands.options import ConfigArgument, HtmlOption, JsonOption, QuietOption, parse_alphas
+from diagnostics.commands.options import (
+    CacheOption,
+    ConfigArgument,
+    DeviceOption,
+    DtypeOption,
+    HtmlOption,
+    JsonOption,
+    QuietOption,
+    parse_alphas,
+)
 from diagnostics.commands.terminal import Answer, Output, by_share
 from diagnostics.inputs.audit_config import load_audit_config
 from diagnostics.report.composition_section import composition_headline, composition_section
@@ -33,8 +42,8 @@ target: {data: both.jsonl}       # one {"x": …, "y": …} per line
 # its instruction: the components' joined, or your own words
 alphas: best                     # or nonnegative, or numbers
 # further keys: adapter, parameters, chat_template, system, limit,
-# folds, seed, batch_size, max_length, examples, columns, dtype, bos,
-# split_interaction"""
+# folds, seed, batch_size, max_length, examples, columns, bos,
+# device, dtype, cache, split_interaction"""
 
 
 def audit_command(
@@ -46,13 +55,16 @@ def audit_command(
     examples: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Use so many examples of each file at most.")
     ] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    cache: CacheOption = None,
     json: JsonOption = None,
     html: HtmlOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """The gradient-alignment error of a compositional task and its causes."""
     output = Output(json, html, quiet)
-    config = load_audit_config(file)
+    config = load_audit_config(file).placed(device, dtype, cache)
     # Files first: a wrong line in one of them should not cost the time to load a model.
     data = config.data(alphas=parse_alphas(alphas), examples=examples)
     with output.working() as progress:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from diagnostics.commands.options import (
+    CacheOption,
     ConfigArgument,
     DeviceOption,
     DtypeOption,
@@ -92,12 +93,13 @@ def coefficients_command(
     verify: _Verify = 0,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    cache: CacheOption = None,
     json: JsonOption = None,
     html: HtmlOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """The best coefficients."""
-    output, config = Output(json, html, quiet), load_config(file).placed(device, dtype)
+    output, config = Output(json, html, quiet), load_config(file).placed(device, dtype, cache)
     asked = {config.expert("--at-least", name): value for name, value in parse_at_least(at_least).items()}
     settings: dict[str, Any] = {"objective": objective, "metric": metric, "shared": shared, "bounds": (0.0, upper)}
     settings |= {"at_least": asked, "verify": verify, "tolerance": config.tolerance, "seed": config.seed}

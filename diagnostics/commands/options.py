@@ -17,6 +17,7 @@ from diagnostics.report.extras import require
 
 __all__ = [
     "CONFIG_HELP",
+    "CacheOption",
     "CoefficientsOption",
     "ConfigArgument",
     "DataOption",
@@ -110,7 +111,16 @@ DtypeOption = Annotated[
 ]
 
 
-def load_run(file: Path, data: list[str] | None, notes: list[str]) -> RunConfig:
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Keep what is measured there by content: a later run measures only what is new.",
+    ),
+]
+
+
+def load_run(file: Path, data: list[str] | None, notes: list[object]) -> RunConfig:
     """Read a configuration, or a mergekit recipe with data for its experts.
 
     Args:

@@ -9,6 +9,7 @@ import typer
 
 from diagnostics.commands.options import (
     CONFIG_HELP,
+    CacheOption,
     CoefficientsOption,
     ConfigArgument,
     DataOption,
@@ -70,13 +71,14 @@ def predict_command(
     ] = FailOn.REFUTED,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    cache: CacheOption = None,
     json: JsonOption = None,
     html: HtmlOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Predicted loss, score and retention."""
     output = Output(json, html, quiet)
-    config = load_run(file, data, output.notes).placed(device, dtype)
+    config = load_run(file, data, output.notes).placed(device, dtype, cache)
     merge = config.merge(parse_coefficients(coefficients))
     allowed = config.tolerance if tolerance is None else tolerance
     if not 0 <= allowed < 1:

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from diagnostics.commands.options import ConfigArgument, DeviceOption, DtypeOption, HtmlOption, JsonOption, QuietOption
+from diagnostics.commands.options import (
+    CacheOption,
+    ConfigArgument,
+    DeviceOption,
+    DtypeOption,
+    HtmlOption,
+    JsonOption,
+    QuietOption,
+)
 from diagnostics.commands.problem import build_problem
 from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
@@ -34,13 +42,14 @@ def relations_command(
     ] = False,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    cache: CacheOption = None,
     json: JsonOption = None,
     html: HtmlOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Relations between experts."""
     output = Output(json, html, quiet)
-    config = load_config(file).placed(device, dtype)
+    config = load_config(file).placed(device, dtype, cache)
     pairs = list(combinations(config.experts, 2))
     if not pairs:
         raise InputError(f"{file}: experts: expected at least two; found {list(config.experts)}. Add another.")

@@ -56,13 +56,13 @@ class Output:
         json: File for the results.
         html: File for the report.
         quiet: Whether to print neither report nor progress.
-        notes: What was noted on the way, kept for the report.
+        notes: What was noted on the way, kept for the report; put in words at the end.
     """
 
     json: Path | None
     html: Path | None
     quiet: bool
-    notes: list[str] = field(default_factory=list)
+    notes: list[object] = field(default_factory=list)
 
     @contextmanager
     def working(self) -> Iterator[Callable[[str], None]]:
@@ -99,9 +99,10 @@ class Output:
         Raises:
             Exit: If the answer is no.
         """
-        notes = (Section("Notes on the input", tuple(self.notes)),) if self.notes else ()
+        told = tuple(map(str, self.notes))
+        notes = (Section("Notes on the input", told),) if told else ()
         document = Document(answer.title, answer.headline, (*answer.sections, *notes), footer())
-        self.publish(document, {**answer.payload, "notes": self.notes})
+        self.publish(document, {**answer.payload, "notes": told})
         if answer.negative and team().rank == 0:
             raise typer.Exit(NO)
 
