@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from diagnostics.commands.options import (
     CacheOption,
+    ConfigArgument,
     DeviceOption,
     DtypeOption,
     HtmlOption,
@@ -24,9 +24,7 @@ from diagnostics.verdicts.composition import audit_composition
 
 __all__ = ["HELP", "audit_command"]
 
-HELP = """Audit whether adding task vectors can reach a target task, and what keeps them from it.
-
-\b
+HELP = """\b
 diagnostics audit audit.yaml
 diagnostics audit audit.yaml --examples 50            # a quick look
 diagnostics audit audit.yaml --alphas summarise=1,translate=1
@@ -49,10 +47,10 @@ alphas: best                     # or nonnegative, or numbers
 
 
 def audit_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration, in YAML or TOML.")],
+    file: ConfigArgument,
     alphas: Annotated[
         str | None,
-        typer.Option(metavar="best | nonnegative | 1,1 | a=1,b=1", help="α of each component; goes before the file's."),
+        typer.Option(metavar="WORD | NUMBERS", help="α: best, nonnegative, 1,1 or a=1,b=1; goes before the file's."),
     ] = None,
     examples: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Use so many examples of each file at most.")

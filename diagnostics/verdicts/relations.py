@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 
 from diagnostics.errors import InputError
@@ -224,7 +224,7 @@ def _upper_end(strata: Sequence[Tensor], confidence: float) -> float:
     if sum(parts) == 0:
         return min(1.0, middle + unseen)
     freedom = sum(parts) ** 2 / sum(part**2 / (len(v) - 1) for part, v in zip(parts, strata, strict=True))
-    return min(1.0, middle + float(student.ppf(1 - tail, freedom)) * math.sqrt(sum(parts)) + unseen)
+    return min(1.0, middle + float(stdtrit(freedom, 1 - tail)) * math.sqrt(sum(parts)) + unseen)
 
 
 def _notes(problem: MergeProblem, pair: tuple[str, str]) -> tuple[str, ...]:
