@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from diagnostics.commands.answers import relations_answer
-from diagnostics.commands.options import DeviceOption, DtypeOption, HtmlOption, JsonOption, QuietOption
+from diagnostics.commands.options import (
+    CacheOption,
+    ConfigArgument,
+    DeviceOption,
+    DtypeOption,
+    HtmlOption,
+    JsonOption,
+    QuietOption,
+)
 from diagnostics.commands.problem import build_problem
-from diagnostics.commands.terminal import Output
+from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
 from diagnostics.inputs.config import load_config
-from diagnostics.verdicts.relations import output_relation
+from diagnostics.report.relations_section import relations_headline, relations_section
+from diagnostics.results import Cost
+from diagnostics.verdicts.relations import OutputRelation, output_relation
 
-__all__ = ["HELP", "relations_command"]
+__all__ = ["HELP", "relations_answer", "relations_command"]
 
-HELP = """How experts are related by their outputs, and which coefficients that implies.
-
-\b
+HELP = """\b
 diagnostics relations merge.yaml
-diagnostics relations merge.yaml --measure            # and evaluate merges of each pair
+diagnostics relations merge.yaml --measure      # and evaluate merges of pairs
 diagnostics relations merge.yaml --html report.html --json report.json
 
 For every pair of experts: aligned, irrelevant, contradictory or undecided, \
@@ -31,19 +38,20 @@ FILE is that of predict; no coefficients are needed. Exit status 0."""
 
 
 def relations_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration, in YAML or TOML.")],
+    file: ConfigArgument,
     measure: Annotated[
         bool, typer.Option("--measure", help="Evaluate merges of each pair and compare with the theory.")
     ] = False,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    cache: CacheOption = None,
     json: JsonOption = None,
     html: HtmlOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Relations between experts."""
     output = Output(json, html, quiet)
-    config = load_config(file).placed(device, dtype)
+    config = load_config(file).placed(device, dtype, cache)
     pairs = list(combinations(config.experts, 2))
     if not pairs:
         raise InputError(f"{file}: experts: expected at least two; found {list(config.experts)}. Add another.")
@@ -55,3 +63,17 @@ def relations_command(
             relation = output_relation(problem, first, second, measure=measure, tolerance=config.tolerance)
             relations.append(relation)
     output.give(relations_answer(relations))
+
+
+def relations_answer(relations: Sequence[OutputRelation]) -> Answer:
+    """Answer how experts are related.
+
+    Args:
+        relations: One for each pair.
+
+    Returns:
+        The answer.
+    """
+    headline, sections = relations_headline(relations), (relations_section(relations),)
+    cost = sum((relation.cost for relation in relations), Cost())
+    return Answer("How are these experts related?", headline, sections, {"relations": relations}, cost=cost)

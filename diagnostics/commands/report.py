@@ -12,9 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
-from diagnostics.commands.answers import audit_answer
-from diagnostics.commands.audit import measured_audit
+from diagnostics.commands.audit import audit_answer
+from diagnostics.commands.group import NO
 from diagnostics.commands.options import (
+    CacheOption,
     CoefficientsOption,
     DataOption,
     DeviceOption,
@@ -26,14 +27,15 @@ from diagnostics.commands.options import (
     load_run,
     parse_coefficients,
 )
+from diagnostics.commands.predict import FAILING, FailOn, FailOnOption
 from diagnostics.commands.report_parts import MergeReport, PartName
-from diagnostics.commands.terminal import NO, Answer, Output
+from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
 from diagnostics.inputs.audit_config import AuditConfig, AuditData, is_audit_config, load_audit_config
 from diagnostics.inputs.config import RunConfig
 from diagnostics.processes import team
 from diagnostics.report.coefficients_section import recommendation
-from diagnostics.report.document import Document, Section
+from diagnostics.report.document import Document
 from diagnostics.report.overview import Making, PagePart, glance_section, making_section, page_headline
 from diagnostics.report.provenance import footer
 from diagnostics.report.wording import plural
@@ -41,18 +43,16 @@ from diagnostics.results import Verdict
 
 __all__ = ["HELP", "report_command"]
 
-HELP = """One page about one merge: what the other commands say about it, in the order in which users ask.
-
-\b
+HELP = """\b
 diagnostics report merge.yaml --html report.html --json report.json
 diagnostics report merge.yaml --skip bounds --html report.html
 diagnostics report merge.yaml audit.yaml --html report.html
-diagnostics report mergekit.yaml --data news=news.jsonl --data mail=mail.jsonl
+diagnostics report recipe.yaml --data news=a.jsonl --data mail=b.jsonl
 
 Do the checkpoints fit, geometry, prediction, coefficients, bounds, relations. FILE is that of predict, or of audit; \
 a merge and any number of audits go on one page. Without coefficients it is about those that are predicted best. \
 Exit status 1 if the checkpoints do not fit, a task is predicted to lose more than the tolerance, or an audit is \
-refuted; else 2 if a part failed: the page says why."""
+refuted (--fail-on as for predict); else 2 if a part failed: the page says why."""
 
 # By part: what it answers, and the heading of its section where it fails.
 _PARTS = {
@@ -68,7 +68,9 @@ _AUDIT = ("Can the composition be reached?", "Audit of the composition")
 _Files = Annotated[
     list[Path], typer.Argument(metavar="FILE", help="The configuration of a merge, of audits, or of both.")
 ]
-_Skip = Annotated[list[PartName] | None, typer.Option("--skip", help="A part to leave out; may be repeated.")]
+_Skip = Annotated[
+    list[PartName] | None, typer.Option(metavar="PART", help=f"Leave out {', '.join(PartName)}; may be repeated.")
+]
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,11 @@ class _Page:
         self.payload |= answer.payload
 
     @property
+    def failures(self) -> list[str]:
+        """What went wrong, part by part."""
+        return [f"{part.command}: {part.headline.sentence}" for part in self.parts if part.failed]
+
+    @property
     def incompatible(self) -> bool:
         """Whether the check has found that there is nothing to merge."""
         return self.payload.get("compatible") is False
@@ -119,41 +126,53 @@ def report_command(
     tolerance: ToleranceOption = None,
     skip: _Skip = None,
     data: DataOption = None,
+    fail_on: FailOnOption = FailOn.REFUTED,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    cache: CacheOption = None,
     json: JsonOption = None,
     html: HtmlOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """All about one merge on one page."""
     output = Output(json, html, quiet)
-    options = {"--coefficients": coefficients, "--tolerance": tolerance, "--skip": skip, "--data": data}
-    options |= {"--device": device, "--dtype": dtype}
-    read = _read(files, options, output.notes)
+    options: dict[str, Any] = {"--coefficients": coefficients, "--tolerance": tolerance, "--skip": skip, "--data": data}
+    read = _read(files, options, output.notes, {"device": device, "dtype": dtype, "cache": cache})
     page, title, advice = _Page(), ", ".join(map(str, read.audits)), ""
     with output.working() as progress:
         if read.config is not None:
             wanted = tuple(part for part in PartName if part not in (skip or ()))
             allowed = read.config.tolerance if tolerance is None else tolerance
-            placed = read.config.placed(device, dtype)
-            merge = MergeReport(placed, parse_coefficients(coefficients), allowed, wanted, output, progress)
+            merge = MergeReport(read.config, parse_coefficients(coefficients), allowed, wanted, output, progress)
             title = merge.label
             _add_merge(page, merge)
             advice = _advice(merge, page)
         if not page.incompatible:
             _add_audits(page, read.audits, output, progress)
-    making = _making(read, {**options, "--html": html, "--json": json}, device, dtype, page.reading)
-    _give(f"Merge report: {title}", page, making, advice, output)
+    options |= {
+        "--fail-on": None if fail_on is FailOn.REFUTED else fail_on,
+        "--device": device,
+        "--dtype": dtype,
+        "--cache": cache,
+        "--html": html,
+        "--json": json,
+    }
+    making = _making(read, options, page.reading)
+    verdict = _publish(f"Merge report: {title}", page, making, advice, output)
+    if verdict in FAILING[fail_on] and team().rank == 0:
+        raise typer.Exit(NO)
+    if page.failures and team().rank == 0:
+        raise InputError("\n".join(page.failures))
 
 
-def _read(files: Sequence[Path], options: Mapping[str, Any], notes: list[str]) -> _Read:
+def _read(files: Sequence[Path], options: Mapping[str, Any], notes: list[object], place: Mapping[str, Any]) -> _Read:
     """Read the files, and refuse what does not belong together before models are read."""
-    audits = {file: load_audit_config(file) for file in files if is_audit_config(file)}
+    audits = {file: load_audit_config(file).placed(**place) for file in files if is_audit_config(file)}
     merges = [file for file in dict.fromkeys(files) if file not in audits]
     if len(merges) > 1:
         found = " and ".join(map(str, merges))
         raise InputError(f"report: expected one merge on a page; found {found}. Make a page of each.")
-    config = load_run(merges[0], options["--data"], notes) if merges else None
+    config = load_run(merges[0], options["--data"], notes).placed(**place) if merges else None
     idle = [option for option, value in options.items() if value]
     if config is None and idle:
         raise InputError(f"{idle[0]}: expected a merge beside it; found audits alone. Add its file, or leave it out.")
@@ -188,7 +207,7 @@ def _add_audits(
     done: dict[str, Any] = {}
 
     def measure(file: Path) -> Answer:
-        answer = audit_answer(measured_audit(*audits[file], output, progress))
+        answer = audit_answer(*audits[file], output, progress)
         done[str(file)] = answer.payload["audit"]
         sections = tuple(replace(each, title=named(each.title, file)) for each in answer.sections)
         return replace(answer, sections=sections, payload={"audits": done})
@@ -209,7 +228,7 @@ def _advice(merge: MergeReport, page: _Page) -> str:
     return recommendation(choice)
 
 
-def _making(read: _Read, options: Mapping[str, Any], device: str | None, dtype: str | None, reading: float) -> Making:
+def _making(read: _Read, options: Mapping[str, Any], reading: float) -> Making:
     """What is needed to make the page again."""
     words = ["diagnostics", "report", *map(str, read.files)]
     for option, value in options.items():
@@ -218,8 +237,8 @@ def _making(read: _Read, options: Mapping[str, Any], device: str | None, dtype: 
     config = read.config
     place = ""
     if config is not None:
-        kind = dtype or config.dtype or "as stored, float32 at least"
-        place = f"Models were evaluated on {device or config.device or 'cpu'}, type {kind}."
+        kind = config.dtype or "as stored, float32 at least"
+        place = f"Models were evaluated on {config.device or 'cpu'}, type {kind}."
     seeds = {str(file): audit.seed for file, (audit, _) in read.audits.items()}
     if config is not None:
         seeds = {str(read.merge): config.seed} | seeds
@@ -227,10 +246,9 @@ def _making(read: _Read, options: Mapping[str, Any], device: str | None, dtype: 
     return Making(shlex.join(words), seeds, contents, list(options["--skip"] or ()), place, reading)
 
 
-def _give(title: str, page: _Page, making: Making, advice: str, output: Output) -> None:
-    """Write and print the page, and end with its status."""
-    headline, glance = page_headline(page.parts, advice), glance_section(page.parts)
-    notes = (Section("Notes on the input", tuple(output.notes)),) if output.notes else ()
+def _publish(title: str, page: _Page, making: Making, advice: str, output: Output) -> Verdict | None:
+    """Write and print the page, and return its verdict."""
+    headline, glance, notes = page_headline(page.parts, advice), glance_section(page.parts), output.notes_sections()
     sections = [section for part in page.parts for section in part.sections]
     whole = Document(title, headline, (glance, *sections, *notes, making_section(page.parts, making)), footer())
     figures = sum(len(section.figures) for section in sections)
@@ -240,16 +258,10 @@ def _give(title: str, page: _Page, making: Making, advice: str, output: Output) 
         "sentence": headline.sentence,
         "certainty": headline.certainty,
     }
-    payload |= {"parts": [_plain(part) for part in page.parts], **page.payload, "notes": output.notes}
+    payload |= {"parts": [_plain(part) for part in page.parts], **page.payload, "notes": [*map(str, output.notes)]}
     payload |= {"command": making.command, "skipped": making.skipped, "seeds": making.seed, "files": making.files}
     output.publish(whole, payload, Document(title, headline, (glance, *notes), (where,)))
-    if team().rank:
-        return
-    if headline.verdict is Verdict.REFUTED:
-        raise typer.Exit(NO)
-    failures = [f"{part.command}: {part.headline.sentence}" for part in page.parts if part.failed]
-    if failures:
-        raise InputError("\n".join(failures))
+    return headline.verdict
 
 
 def _plain(part: PagePart) -> dict[str, Any]:

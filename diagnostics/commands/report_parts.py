@@ -8,14 +8,12 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import combinations
 
-from diagnostics.commands.answers import (
-    bounds_answer,
-    compatibility_answer,
-    geometry_answer,
-    prediction_answer,
-    relations_answer,
-)
+from diagnostics.commands.bounds import bounds_answer
+from diagnostics.commands.check import check_answer
+from diagnostics.commands.geometry import geometry_answer
+from diagnostics.commands.predict import prediction_answer
 from diagnostics.commands.problem import build_problem
+from diagnostics.commands.relations import relations_answer
 from diagnostics.commands.terminal import Answer, Output, by_share
 from diagnostics.errors import InputError
 from diagnostics.inputs.config import RunConfig
@@ -154,9 +152,7 @@ class MergeReport:
         """Whether the checkpoints can be merged."""
         base, experts = self.config.models()
         show = by_share(self.progress, "comparing weights")
-        return compatibility_answer(
-            check_compatibility(base, experts, private=self._private, progress=show), list(experts)
-        )
+        return check_answer(check_compatibility(base, experts, private=self._private, progress=show), list(experts))
 
     def _geometry(self) -> Answer:
         """Lengths and angles of all experts; a target beyond them is read from its file."""
