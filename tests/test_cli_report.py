@@ -322,3 +322,18 @@ def test_wrong_input_is_refused_before_models_are_read(name: str, monkeypatch: p
     arguments, message = BAD[name]
     result = answered(report(*arguments), 2)
     assert re.search(message, result.stderr), result.stderr
+
+
+def test_fail_on_decides_what_gives_status_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told = tmp_path / "a.json"
+    answered(report("half.yaml", *skipping("predict"), "--fail-on", "never", "--json", told))
+    assert stored(told)["verdict"] == "refuted" and "--fail-on never" in stored(told)["command"]
+
+
+def test_a_second_report_finds_what_the_first_has_measured(tmp_path: Path) -> None:
+    told, notes = tmp_path / "a.json", []
+    for _ in range(2):
+        report("half.yaml", *skipping("predict"), "--cache", tmp_path / "cache", "--json", told)
+        notes += [note for note in stored(told)["notes"] if note.startswith("cache")]
+    assert re.search(r" 0 results found in it, [1-9]\d* added$", notes[0]), notes
+    assert re.search(r" [1-9]\d* results found in it, 0 added$", notes[1]), notes

@@ -72,8 +72,9 @@ def _shape(text: str) -> str:
 
 def _stacked(table: Table) -> bool:
     """Whether a narrow screen has each row's cells below each other, because side by side they would not fit."""
-    columns = zip(table.columns, table.numeric, *([cell.text for cell in row] for row in table.rows), strict=True)
-    least = [max(_room(name, False), *(_room(text, numeric) for text in texts)) for name, numeric, *texts in columns]
+    least = []
+    for i, (name, numeric) in enumerate(zip(table.columns, table.numeric, strict=True)):
+        least.append(max([_room(name, False), *(_room(row[i].text, numeric) for row in table.rows)]))
     return _LETTER * sum(least) + _GAP * (len(least) - 1) > _SCREEN
 
 
