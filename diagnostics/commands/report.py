@@ -158,7 +158,8 @@ def report_command(
         "--json": json,
     }
     making = _making(read, options, page.reading)
-    verdict = _publish(f"Merge report: {title}", page, making, advice, output)
+    kind = "Merge report" if read.config is not None else "Audit report"
+    verdict = _publish(f"{kind}: {title}", page, making, advice, output)
     if verdict in FAILING[fail_on] and team().rank == 0:
         raise typer.Exit(NO)
     if page.failures and team().rank == 0:
@@ -237,8 +238,8 @@ def _making(read: _Read, options: Mapping[str, Any], reading: float) -> Making:
     config = read.config
     place = ""
     if config is not None:
-        kind = config.dtype or "as stored, float32 at least"
-        place = f"Models were evaluated on {config.device or 'cpu'}, type {kind}."
+        kind = config.dtype or "the widest type stored, at least float32"
+        place = f"Models were evaluated on {config.device or 'cpu'} in {kind}."
     seeds = {str(file): audit.seed for file, (audit, _) in read.audits.items()}
     if config is not None:
         seeds = {str(read.merge): config.seed} | seeds

@@ -11,6 +11,8 @@ from diagnostics.results import Cost, Verdict
 
 __all__ = ["Making", "PagePart", "glance_section", "making_section", "page_headline"]
 
+# The part that decides the verdict of a page is the first in its sentence.
+_WORST_FIRST = (Verdict.REFUTED, Verdict.UNDECIDED, Verdict.SUPPORTED)
 _OPEN = "It stays open whether this merge will work"
 
 
@@ -98,6 +100,7 @@ def page_headline(parts: Sequence[PagePart], advice: str = "") -> Headline:
         rest = "Nothing else was measured."
         return Headline(Verdict.REFUTED, refused[0].headline.sentence, f"{refused[0].headline.certainty} {rest}")
     judged = [part for name in ("predict", "audit") for part in by_command.get(name, [])]
+    judged.sort(key=lambda part: _WORST_FIRST.index(_judged(part)))
     if not judged:
         first = parts[0].headline
         return Headline(None, first.sentence, f"{first.certainty} Whether the merge works was not asked.".strip())
@@ -106,9 +109,12 @@ def page_headline(parts: Sequence[PagePart], advice: str = "") -> Headline:
     others = [part.command for part in parts if part.failed and part not in judged]
     if others:
         certainties.append(f"Not everything could be measured: {listing(others)} failed.")
-    verdicts = [Verdict.UNDECIDED if part.failed else part.headline.verdict for part in judged]
-    worst = next(v for v in (Verdict.REFUTED, Verdict.UNDECIDED, Verdict.SUPPORTED) if v in verdicts)
-    return Headline(worst, " ".join(sentences), " ".join(dict.fromkeys(certainties)))
+    return Headline(_judged(judged[0]), " ".join(sentences), " ".join(dict.fromkeys(certainties)))
+
+
+def _judged(part: PagePart) -> Verdict:
+    """The verdict of a part that has one, or of one that should have."""
+    return Verdict.UNDECIDED if part.failed or part.headline.verdict is None else part.headline.verdict
 
 
 def _sentence(part: PagePart, advice: str) -> str:

@@ -100,6 +100,5 @@ def test_the_choice_itself_is_not_compared_with_itself():
 
 
 def test_the_recommendation_is_a_sentence_with_its_verdict():
-    assert recommendation(choice()) == (
-        "Best coefficients: section + language + role-program + toolkit at 0.4, predicted worst retention 91%, undecided."
-    )
+    merge = "section + language + role-program + toolkit at 0.4"
+    assert recommendation(choice()) == f"Best coefficients: {merge}, predicted worst retention 91%, undecided."

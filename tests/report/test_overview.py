@@ -52,6 +52,8 @@ def test_the_sentence_says_what_the_verdict_rests_on() -> None:
     both = page_headline([part("check", S), part("predict", R), part("audit", S), failure("bounds")], "Do that.")
     assert both.sentence == "predict says refuted. Do that. audit says supported."
     assert both.certainty == "Sure of predict. Sure of audit. Not everything could be measured: bounds failed."
+    first = page_headline([part("predict", S), part("audit", R)])
+    assert first.sentence == "audit says refuted. predict says supported.", "what decides comes first"
     assert page_headline([part("predict", S)], "Do that.").sentence == "predict says supported."
 
 
