@@ -18,7 +18,7 @@ from diagnostics.commands import report_parts as parts
 from diagnostics.errors import InputError
 from diagnostics.results import Verdict
 from diagnostics.verdicts import loss_gaps
-from tests.inputs.tiny_models import write_folders
+from tests.inputs.tiny_models import bert, moved, write_data, write_folders
 from tests.test_cli import answered, files, importable, problem, run, stored  # noqa: F401
 from tests.test_cli_audit import expected as audited  # noqa: F401
 from tests.test_cli_audit import files as audit_files  # noqa: F401
@@ -144,22 +144,34 @@ def test_the_status_is_the_verdict_of_the_prediction(
     assert stored(tmp_path / "a.json")["verdict"] == verdict
 
 
-@pytest.mark.parametrize(("coefficients", "status"), [("1,0", 2), ("0.5", 1)])
+@pytest.mark.parametrize(("tolerance", "status"), [(0.9, 0), (0.1, 1)])
 def test_a_part_that_fails_is_named_in_its_place(
-    coefficients: str, status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tolerance: float, status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def fail(*args: object, **options: object) -> None:
-        raise InputError("bounds: expected <b>smooth</b> losses; found none. Leave them out.")
+        raise InputError("losses: expected <b>smooth</b> ones; found none. Leave them out.")
 
     monkeypatch.setattr(parts, "addition_bounds", fail)
     page, told = tmp_path / "a.html", tmp_path / "a.json"
-    options = ("--tolerance", 0.9) if status == 2 else ()
-    result = answered(report("half.yaml", "-c", coefficients, *options, "--html", page, "--json", told), status)
+    options = ("-c", "1,0.6", "--tolerance", tolerance, "--html", page, "--json", told)
+    result = answered(report("half.yaml", *options), status)
     assert headings(page) == TITLES, "a section was dropped"
-    assert "expected &lt;b&gt;smooth&lt;/b&gt; losses; found none. Leave them out." in page.read_text()
+    assert "expected &lt;b&gt;smooth&lt;/b&gt; ones; found none. Leave them out." in page.read_text()
     assert {part["part"]: part["verdict"] for part in stored(told)["parts"]}["bounds"] == "failed"
     assert "Not everything could be measured: bounds failed." in stored(told)["certainty"]
-    assert ("Error: bounds: bounds: expected" in result.stderr) == (status == 2)
+    assert ("Note: bounds: losses: expected" in result.stderr) == (status == 0), "a no is the last word"
+
+
+@pytest.mark.parametrize(("kept", "status"), [(("bounds",), 2), (("geometry", "bounds"), 0)])
+def test_a_page_on_which_all_failed_is_no_answer(
+    kept: tuple[str, ...], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise InputError("losses: expected smooth ones; found none.")
+
+    monkeypatch.setattr(parts, "addition_bounds", fail)
+    result = answered(report("half.yaml", *skipping(*kept), "-q"), status)
+    assert result.stderr.startswith("Note: bounds" if status == 0 else "Error: bounds")
 
 
 def test_a_prediction_that_fails_leaves_the_question_open(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -225,6 +237,7 @@ def test_a_part_of_the_experts_can_be_merged(tmp_path: Path) -> None:
     report("merge.yaml", "-c", "news=0.7", *skipping("predict", "coefficients", "relations"), "--json", told)
     found = stored(told)
     assert list(found["prediction"]["tasks"]) == list(found["choice"]["coefficients"]) == ["news"]
+    assert found["parts"][-1]["verdict"] == "does not apply"
     assert found["parts"][-1]["sentence"] == "One expert has no relation to another."
 
 
@@ -305,6 +318,42 @@ def test_what_a_configuration_holds_cannot_break_the_page(files: Path, tmp_path:
     assert "# &lt;/pre&gt;&lt;script&gt;alert(1)&lt;/script&gt;" in page.read_text()
 
 
+def test_relations_do_not_apply_to_language_models(audit_files: Path, tmp_path: Path) -> None:  # noqa: F811
+    names, told = ("summarise", "translate"), tmp_path / "a.json"
+    config = {"base": "base", "kind": "causal-lm", "coefficients": 0.5, "experts": dict.fromkeys(names, "base")}
+    path = audit_files / "merge.yaml"
+    path.write_text(yaml.safe_dump({**config, "data": {name: f"{name}.jsonl" for name in names}}))
+    answered(report(path, *skipping("geometry", "relations"), "--json", told))
+    assert [part["verdict"] for part in stored(told)["parts"]] == [None, "does not apply"]
+
+
+def test_fail_on_decides_what_gives_status_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told = tmp_path / "a.json"
+    answered(report("half.yaml", *skipping("predict"), "--fail-on", "never", "--json", told))
+    assert stored(told)["verdict"] == "refuted" and "--fail-on never" in stored(told)["command"]
+
+
+def test_a_second_report_finds_what_the_first_has_measured(tmp_path: Path) -> None:
+    told, notes = tmp_path / "a.json", []
+    for _ in range(2):
+        report("half.yaml", *skipping("predict"), "--cache", tmp_path / "cache", "--json", told)
+        notes += [note for note in stored(told)["notes"] if note.startswith("cache")]
+    assert re.search(r" 0 results found in it, [1-9]\d* added$", notes[0]), notes
+    assert re.search(r" [1-9]\d* results found in it, 0 added$", notes[1]), notes
+
+
+def test_heads_that_do_not_fit_everywhere_are_private_to_the_check_too(folders: Path, tmp_path: Path) -> None:
+    moved(bert(0, labels=3), 3).save_pretrained(folders / "wide")
+    write_data(folders / "wide.jsonl")
+    names = ("kind", "wide")
+    config = {"base": "base", "experts": {name: name for name in names}, "coefficients": 0.5}
+    (folders / "heads.yaml").write_text(yaml.safe_dump({**config, "data": {name: f"{name}.jsonl" for name in names}}))
+    told = tmp_path / "a.json"
+    report(folders / "heads.yaml", *skipping("check", "geometry", "predict"), "--json", told)
+    assert stored(told)["compatible"] is True and list(stored(told)["prediction"]["tasks"]) == list(names)
+    assert any("classifier.weight" in note for note in stored(told)["notes"])
+
+
 BAD = {
     "two merges": (("half.yaml", "merge.yaml"), r"report: expected one merge on a page; found half\.yaml and merge"),
     "nothing left": (("half.yaml", *skipping()), r"--skip: expected a part to be left"),
@@ -322,18 +371,3 @@ def test_wrong_input_is_refused_before_models_are_read(name: str, monkeypatch: p
     arguments, message = BAD[name]
     result = answered(report(*arguments), 2)
     assert re.search(message, result.stderr), result.stderr
-
-
-def test_fail_on_decides_what_gives_status_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    told = tmp_path / "a.json"
-    answered(report("half.yaml", *skipping("predict"), "--fail-on", "never", "--json", told))
-    assert stored(told)["verdict"] == "refuted" and "--fail-on never" in stored(told)["command"]
-
-
-def test_a_second_report_finds_what_the_first_has_measured(tmp_path: Path) -> None:
-    told, notes = tmp_path / "a.json", []
-    for _ in range(2):
-        report("half.yaml", *skipping("predict"), "--cache", tmp_path / "cache", "--json", told)
-        notes += [note for note in stored(told)["notes"] if note.startswith("cache")]
-    assert re.search(r" 0 results found in it, [1-9]\d* added$", notes[0]), notes
-    assert re.search(r" [1-9]\d* results found in it, 0 added$", notes[1]), notes

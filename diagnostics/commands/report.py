@@ -29,14 +29,14 @@ from diagnostics.commands.options import (
 )
 from diagnostics.commands.predict import FAILING, FailOn, FailOnOption
 from diagnostics.commands.report_parts import MergeReport, PartName
-from diagnostics.commands.terminal import Answer, Output
+from diagnostics.commands.terminal import Answer, Output, say
 from diagnostics.errors import InputError
 from diagnostics.inputs.audit_config import AuditConfig, AuditData, is_audit_config, load_audit_config
 from diagnostics.inputs.config import RunConfig
 from diagnostics.processes import team
 from diagnostics.report.coefficients_section import recommendation
 from diagnostics.report.document import Document
-from diagnostics.report.overview import Making, PagePart, glance_section, making_section, page_headline
+from diagnostics.report.overview import Making, PagePart, State, glance_section, making_section, page_headline
 from diagnostics.report.provenance import footer
 from diagnostics.report.wording import plural
 from diagnostics.results import Verdict
@@ -52,7 +52,8 @@ diagnostics report recipe.yaml --data news=a.jsonl --data mail=b.jsonl
 Do the checkpoints fit, geometry, prediction, coefficients, bounds, relations. FILE is that of predict, or of audit; \
 a merge and any number of audits go on one page. Without coefficients it is about those that are predicted best. \
 Exit status 1 if the checkpoints do not fit, a task is predicted to lose more than the tolerance, or an audit is \
-refuted (--fail-on as for predict); else 2 if a part failed: the page says why."""
+refuted (--fail-on as for predict); else 2 if the prediction or an audit failed. Other parts that fail are named on \
+the page."""
 
 # By part: what it answers, and the heading of its section where it fails.
 _PARTS = {
@@ -63,6 +64,8 @@ _PARTS = {
     PartName.BOUNDS: ("What does theory allow?", "Loss gaps and their bounds"),
     PartName.RELATIONS: ("How are the experts related?", "Relations between the experts' outputs"),
 }
+# Parts without which a page has no verdict.
+_DECISIVE = (PartName.CHECK, PartName.PREDICT, "audit")
 _AUDIT = ("Can the composition be reached?", "Audit of the composition")
 
 _Files = Annotated[
@@ -106,13 +109,19 @@ class _Page:
             self.parts.append(PagePart.of_failure(command, question, title, str(error), taken))
             return
         taken = time.perf_counter() - started
-        self.parts.append(PagePart(command, question, answer.headline, answer.sections, taken, answer.cost))
+        # What does not apply has no results.
+        state = State.ANSWERED if answer.payload else State.IDLE
+        self.parts.append(PagePart(command, question, answer.headline, answer.sections, taken, answer.cost, state))
         self.payload |= answer.payload
 
-    @property
-    def failures(self) -> list[str]:
-        """What went wrong, part by part."""
-        return [f"{part.command}: {part.headline.sentence}" for part in self.parts if part.failed]
+    def tell_failures(self) -> None:
+        """Say what went wrong; it is an error where the verdict hangs on it, or where nothing was answered."""
+        failed = [part for part in self.parts if part.failed]
+        told = "\n".join(f"{part.command}: {part.headline.sentence}" for part in failed)
+        if len(failed) == len(self.parts) or any(part.command in _DECISIVE for part in failed):
+            raise InputError(told)
+        if failed:
+            say(f"Note: {told}", "yellow")
 
     @property
     def incompatible(self) -> bool:
@@ -162,8 +171,8 @@ def report_command(
     verdict = _publish(f"{kind}: {title}", page, making, advice, output)
     if verdict in FAILING[fail_on] and team().rank == 0:
         raise typer.Exit(NO)
-    if page.failures and team().rank == 0:
-        raise InputError("\n".join(page.failures))
+    if team().rank == 0:
+        page.tell_failures()
 
 
 def _read(files: Sequence[Path], options: Mapping[str, Any], notes: list[object], place: Mapping[str, Any]) -> _Read:
@@ -267,6 +276,6 @@ def _publish(title: str, page: _Page, making: Making, advice: str, output: Outpu
 
 def _plain(part: PagePart) -> dict[str, Any]:
     """A part for JSON."""
-    verdict = "failed" if part.failed else part.headline.verdict
+    verdict = part.headline.verdict or (None if part.state is State.ANSWERED else part.state)
     head = {"part": part.command, "question": part.question, "verdict": verdict, "sentence": part.headline.sentence}
     return {**head, "certainty": part.headline.certainty, "seconds": part.seconds, "cost": part.cost}

@@ -196,12 +196,17 @@ class MergeReport:
 
     def _relations(self) -> Answer:
         """How the experts that take part are related, pair by pair."""
+        title = "Relations between the experts' outputs"
+        if self.config.kind == "causal-lm":
+            return _does_not_apply(
+                title, "Relations compare outputs by example; those of a language model are by token."
+            )
         relations = []
         for first, second in combinations(self.merge, 2):
             self.progress(f"comparing outputs of {first} and {second}")
             relations.append(output_relation(self._data, first, second, tolerance=self.tolerance))
         if not relations:
-            return _does_not_apply("Relations between the experts' outputs", "One expert has no relation to another.")
+            return _does_not_apply(title, "One expert has no relation to another.")
         return relations_answer(relations)
 
 

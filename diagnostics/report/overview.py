@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from diagnostics.report.document import Cell, Headline, Listing, Row, Section, Table
 from diagnostics.report.wording import listing, number, verdict_cell
 from diagnostics.results import Cost, Verdict
 
-__all__ = ["Making", "PagePart", "glance_section", "making_section", "page_headline"]
+__all__ = ["Making", "PagePart", "State", "glance_section", "making_section", "page_headline"]
 
 # The part that decides the verdict of a page is the first in its sentence.
 _WORST_FIRST = (Verdict.REFUTED, Verdict.UNDECIDED, Verdict.SUPPORTED)
 _OPEN = "It stays open whether this merge will work"
+
+
+class State(StrEnum):
+    """Whether a part of a page has an answer; each member is the word that stands where there is no verdict."""
+
+    ANSWERED = "measured"
+    IDLE = "does not apply"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -27,7 +36,7 @@ class PagePart:
         sections: Its sections.
         seconds: How long it took.
         cost: Passes over a task's data, where they were counted.
-        failed: Whether there is no answer because something in the input was wrong.
+        state: Whether there is an answer.
     """
 
     command: str
@@ -36,7 +45,12 @@ class PagePart:
     sections: tuple[Section, ...]
     seconds: float
     cost: Cost | None = None
-    failed: bool = False
+    state: State = State.ANSWERED
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no answer because something in the input was wrong."""
+        return self.state is State.FAILED
 
     @classmethod
     def of_failure(cls, command: str, question: str, title: str, message: str, seconds: float) -> PagePart:
@@ -53,7 +67,7 @@ class PagePart:
             The part.
         """
         text = ("This part could not be made, because something that it needs is wrong or missing:", message)
-        return cls(command, question, Headline(None, message, ""), (Section(title, text),), seconds, failed=True)
+        return cls(command, question, Headline(None, message, ""), (Section(title, text),), seconds, state=State.FAILED)
 
 
 @dataclass(frozen=True)
@@ -141,8 +155,8 @@ def glance_section(parts: Sequence[PagePart]) -> Section:
 def _verdict(part: PagePart) -> Cell:
     """A part's verdict; that it has none is a word too."""
     if part.failed:
-        return Cell("failed", "bad")
-    return Cell("measured") if part.headline.verdict is None else verdict_cell(part.headline.verdict)
+        return Cell(str(part.state), "bad")
+    return Cell(str(part.state)) if part.headline.verdict is None else verdict_cell(part.headline.verdict)
 
 
 def making_section(parts: Sequence[PagePart], making: Making) -> Section:
