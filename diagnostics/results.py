@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import math
 from collections.abc import Mapping
 from enum import StrEnum
@@ -82,6 +83,8 @@ class Result:
         Returns:
             The axes.
         """
+        # Importing it registers the pictures. Here, as it knows every class of results, and each of them this one.
+        importlib.import_module("diagnostics.report.plotting")
         return paint(self, ax)
 
     def to_dict(self) -> dict[str, Any]:
