@@ -13,6 +13,7 @@ from diagnostics.bases.history import cluster_history
 from diagnostics.bases.search import CoefficientSearch, search_coefficients
 from diagnostics.errors import CheckpointError, InputError, MismatchError, NotDeterministicError, ProcessError
 from diagnostics.inputs.layout import Layout
+from diagnostics.inputs.live_models import peft_adapters
 from diagnostics.inputs.problem import MergeProblem
 from diagnostics.inputs.recipes import Recipe, read_recipe
 from diagnostics.inputs.tasks import Task
@@ -117,6 +118,7 @@ __all__ = [
     "orthoreg_penalty",
     "out_of_distribution_bound",
     "output_relation",
+    "peft_adapters",
     "predict_merge",
     "read_recipe",
     "reduction_costs",
