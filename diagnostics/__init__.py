@@ -28,6 +28,7 @@ from diagnostics.measures.spectra import SpectralNorm, spectral_norm
 from diagnostics.measures.update_structure import UpdateStructure, update_structure
 from diagnostics.processes import data_parallel
 from diagnostics.report import plotting as _plotting
+from diagnostics.report.frames import to_frame
 from diagnostics.results import Assumption, Cost, Estimate, Status, Verdict
 from diagnostics.theory.bound_report import BoundReport
 from diagnostics.theory.coefficient_conditions import CoefficientRegion, Regime, coefficient_region
@@ -126,5 +127,6 @@ __all__ = [
     "spectral_norm",
     "task_feature_specialisation",
     "task_vector_bases",
+    "to_frame",
     "update_structure",
 ]
