@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Assumption", "Cost", "Estimate", "Result", "Status", "Verdict", "paint", "plain"]
+__all__ = ["Assumption", "Cost", "Estimate", "Result", "Status", "Verdict", "frame", "paint", "plain"]
 
 
 class Status(StrEnum):
@@ -71,8 +71,22 @@ def paint(result: Result, ax: Any) -> Any:
     raise TypeError(f"{type(result).__name__} has no picture; print it, or use to_dict()")
 
 
+@functools.singledispatch
+def frame(result: Result, table: str | None) -> Any:
+    """Make a data frame of a result; the report package registers the tables of each class that has some.
+
+    Args:
+        result: The result.
+        table: Which of its tables, or ``None`` for the first.
+
+    Raises:
+        TypeError: If results of this class have no table.
+    """
+    raise TypeError(f"{type(result).__name__} has no table; print it, or use to_dict()")
+
+
 class Result:
-    """Base of result classes: a readable ``str``, a JSON-ready ``to_dict``, and ``plot`` where a picture helps."""
+    """Base of result classes: a readable ``str``, a JSON-ready ``to_dict``, and ``plot`` and ``to_frame`` if any."""
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the result, where a picture says more than its text.
@@ -86,6 +100,18 @@ class Result:
         # Importing it registers the pictures. Here, as it knows every class of results, and each of them this one.
         importlib.import_module("diagnostics.report.plotting")
         return paint(self, ax)
+
+    def to_frame(self, table: str | None = None) -> Any:
+        """Return the result as a data frame of pandas, where its natural form is a table.
+
+        Args:
+            table: Which of its tables; the first by default.
+
+        Returns:
+            The frame, as :func:`diagnostics.to_frame` has it; what its columns hold is in ``attrs["columns"]``.
+        """
+        importlib.import_module("diagnostics.report.frames")
+        return frame(self, table)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain dictionaries, lists, strings and numbers.
