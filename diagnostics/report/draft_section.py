@@ -6,7 +6,7 @@ from pathlib import Path
 
 from diagnostics.inputs.draft import Draft
 from diagnostics.report.document import Headline, Row, Section, Table
-from diagnostics.report.wording import plural
+from diagnostics.report.wording import listing, plural
 
 __all__ = ["draft_headline", "draft_section"]
 
@@ -21,13 +21,10 @@ def draft_headline(draft: Draft, file: Path) -> Headline:
     Returns:
         The headline.
     """
-    experts = plural(len(draft.content["experts"]), "expert")
+    certainty = "Complete; what was guessed is listed below."
     if draft.gaps:
-        missing = (
-            f"Not complete: {plural(len(draft.gaps), 'thing')} could not be told and stand at the top of the file."
-        )
-        return Headline(None, f"{file} was written for {experts}.", missing)
-    return Headline(None, f"{file} was written for {experts}.", "Complete; what was guessed is listed below.")
+        certainty = f"Not complete: {listing(list(draft.gaps))} could not be told; see the top of the file."
+    return Headline(None, f"{file} was written for {plural(len(draft.content['experts']), 'expert')}.", certainty)
 
 
 def draft_section(draft: Draft, file: Path) -> Section:
@@ -40,14 +37,14 @@ def draft_section(draft: Draft, file: Path) -> Section:
     Returns:
         The section.
     """
-    rows: list[Row] = [[key, _shown(value), draft.remarks.get(key, "")] for key, value in draft.content.items()]
+    rows: list[Row] = [[key, _shown(value)] for key, value in draft.content.items()]
+    reasons: list[Row] = [[key, why] for key, why in draft.remarks.items()]
+    tables = (Table.of("What was written", ["Key", "Value"], rows), Table.of("Why", ["Key", "Reason"], reasons))
     gaps = [f"To be filled in or looked at, {key}: {text}" for key, text in draft.gaps.items()]
     ready = "data" in draft.content and not draft.gaps
     steps = (f"diagnostics check {file}", f"diagnostics {'predict' if ready else 'geometry'} {file}")
     paragraphs = (*gaps, f"Next: {' and then '.join(steps)}")
-    return Section(
-        "The configuration", paragraphs, (Table.of("Keys that were written", ["Key", "Value", "Why"], rows),)
-    )
+    return Section("The configuration", paragraphs, tables)
 
 
 def _shown(value: object) -> str:

@@ -66,7 +66,7 @@ def test_paths_start_at_the_file(folders: Path) -> None:
 def test_heads_that_do_not_fit_are_private(folders: Path) -> None:
     draft = drafted(folders, "kind", "wide", wide=folders / "kind.jsonl")
     assert draft.content["private"] == ["classifier.*"]
-    assert "classifier.bias: expected [2] float32, found [3] float32 in wide" in draft.remarks["private"]
+    assert "wide differs from the base in classifier.bias, classifier.weight" in draft.remarks["private"]
     problem = written(folders, draft).problem()
     assert set(problem.private["wide"]) == HEAD
 
@@ -109,7 +109,7 @@ def test_kinds(folders: Path, tmp_path: Path) -> None:
         (["news/v1", "news/v2", "mail/v1"], ["news-v1", "news-v2", "mail-v1"]),
         (["runs/base", "runs/mail"], ["runs-base", "runs-mail"]),
         (["runs/a,b"], ["a-b"]),
-        (["one/a,b", "two/a-b"], ["one-a-b", "two-a-b"]),
+        (["one/a,b", "two/a-b", "two/c"], ["one-a-b", "two-a-b", "two-c"]),
     ],
 )
 def test_experts_are_named_by_what_tells_them_apart(tmp_path: Path, paths: list[str], expected: list[str]) -> None:
