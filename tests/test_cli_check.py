@@ -76,6 +76,18 @@ def test_warnings_leave_the_status_at_0() -> None:
     assert "identical_to_base" in result.stdout
 
 
+def test_the_gate_decides_from_which_finding_on_the_status_is_1(files: Path) -> None:
+    save_file(load_file("base.safetensors"), "same.safetensors")
+    statuses = {"moved": {"error": 1, "warning": 1, "never": 0}, "same": {"error": 0, "warning": 1, "never": 0}}
+    for name, expected in statuses.items():
+        for gate, status in expected.items():
+            answered(run("base.safetensors", f"{name}.safetensors", "--fail-on", gate, "--json", "found.json"), status)
+            stored = json.loads((files / "found.json").read_text())
+            assert stored["compatible"] is (name == "same"), "what was found does not depend on the gate"
+    private = ("base.safetensors", "news.safetensors", "--private", "head.*", "--fail-on", "warning")
+    answered(run(*private), 0)
+
+
 def test_a_narrow_terminal_loses_nothing() -> None:
     result = answered(run("base.safetensors", "moved.safetensors", columns=60), 1)
     assert "permuted_units" in result.stdout

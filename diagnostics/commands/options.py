@@ -16,7 +16,10 @@ from diagnostics.inputs.recipes import is_recipe
 from diagnostics.report.extras import require
 
 __all__ = [
+    "CONFIG_HELP",
+    "CacheOption",
     "CoefficientsOption",
+    "ConfigArgument",
     "DataOption",
     "DeviceOption",
     "DtypeOption",
@@ -25,8 +28,22 @@ __all__ = [
     "QuietOption",
     "load_run",
     "parse_alphas",
+    "parse_at_least",
     "parse_coefficients",
 ]
+
+CONFIG_HELP = """\b
+base: models/base                # folders as transformers or PEFT write them
+experts:                         # paths are relative to this file
+  news: models/news
+  mail: models/mail
+data:                            # one {"text": …, "label": …} per line
+  news: news.jsonl
+  mail: mail.jsonl
+kind: sequence-classification    # or package.module:function
+coefficients: 0.5                # or {news: 0.5, mail: 0.3}
+private: ["classifier.*"]        # not merged
+# diagnostics init writes such a file, with every further key explained"""
 
 
 def _json_file(path: Path | None) -> Path | None:
@@ -56,6 +73,7 @@ def _writable(option: str, path: Path | None) -> Path | None:
     return path
 
 
+ConfigArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A configuration, in YAML or TOML.")]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON.", callback=_json_file)
 ]
@@ -71,8 +89,8 @@ CoefficientsOption = Annotated[
     typer.Option(
         "--coefficients",
         "-c",
-        metavar="0.5 | 0.5,0.3 | a=0.5,b=0.3",
-        help="How much of each expert is added; goes before the file's.",
+        metavar="NUMBERS",
+        help="How much of each expert is added: 0.5, or 0.5,0.3, or a=0.5,b=0.3; goes before the file's.",
     ),
 ]
 DataOption = Annotated[
@@ -81,18 +99,28 @@ DataOption = Annotated[
 ]
 
 DeviceOption = Annotated[
-    str | None, typer.Option(metavar="cpu | cuda | cuda:1", help="Where models are evaluated; goes before the file's.")
+    str | None,
+    typer.Option(metavar="NAME", help="Where models are evaluated: cpu, cuda, cuda:1; goes before the file's."),
 ]
 DtypeOption = Annotated[
     str | None,
     typer.Option(
-        metavar=" | ".join(DTYPES),
-        help="The type in which models are evaluated; vectors are added up in float32 at least.",
+        metavar="TYPE",
+        help=f"Models are evaluated in {', '.join(DTYPES)}; vectors are added up in float32 at least.",
     ),
 ]
 
 
-def load_run(file: Path, data: list[str] | None, notes: list[str]) -> RunConfig:
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Keep what is measured there by content: a later run measures only what is new.",
+    ),
+]
+
+
+def load_run(file: Path, data: list[str] | None, notes: list[object]) -> RunConfig:
     """Read a configuration, or a mergekit recipe with data for its experts.
 
     Args:

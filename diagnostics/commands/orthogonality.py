@@ -25,9 +25,7 @@ from diagnostics.verdicts.feature_use import task_feature_specialisation
 
 __all__ = ["HELP", "orthogonality_command"]
 
-HELP = """What updates are made of, how orthogonal they are, and whether tasks stay apart.
-
-\b
+HELP = """\b
 diagnostics orthogonality base/ news/ mail/            # from weights alone
 diagnostics orthogonality merge.yaml --html page.html  # and from data
 diagnostics orthogonality merge.yaml --grid 0,0.5,1
@@ -55,7 +53,7 @@ def _values(text: str | None) -> list[float] | None:
 def orthogonality_command(
     paths: PathsArgument,
     grid: Annotated[
-        str | None, typer.Option(metavar="0,0.5,1", help="λ of each expert in a pair; 0.5 and 1 for both by default.")
+        str | None, typer.Option(metavar="NUMBERS", help="λ of each expert in a pair: 0,0.5,1; by default 0.5 and 1.")
     ] = None,
     private: PrivateOption = None,
     device: DeviceOption = None,

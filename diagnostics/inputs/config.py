@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 from pydantic import field_validator as validates
 
-from diagnostics.inputs.documents import Count, Document, Name, Part, finite, is_config_file, nearest
+from diagnostics.inputs.documents import CACHE, Count, Name, Part, Placed, finite, is_config_file, nearest
 from diagnostics.inputs.examples import refuse_input
 from diagnostics.inputs.placement import DTYPES
 from diagnostics.inputs.pretrained import load_problem
@@ -34,6 +34,7 @@ _KEYS = {
     "instructions": ("texts by name of the expert", "instructions: {news: 'Summarise: ', mail: 'Answer: '}"),
     "device": ("where models are evaluated", "device: cuda"),
     "dtype": (f"one of {list(DTYPES)}", "dtype: float32"),
+    "cache": CACHE,
     "seed": ("a whole number from 0 on", "seed: 0"),
     "target": ("the name of an expert or a path", "target: news"),
 }
@@ -63,7 +64,7 @@ class Options(Part):
     base_weight: float | None = None
 
 
-class RunConfig(Document):
+class RunConfig(Placed):
     """What a configuration file says; sections that a command does not need may be absent.
 
     Attributes:
@@ -82,6 +83,7 @@ class RunConfig(Document):
         instructions: What stands before x in a task of a language model, by expert.
         device: Where models are evaluated.
         dtype: The type in which models are evaluated.
+        cache: A folder where measured outputs are kept by content.
         seed: Seed of torch's random numbers, for tasks that draw any.
         target: Name of the expert, or path of the model, that counts as unseen.
     """
@@ -104,6 +106,7 @@ class RunConfig(Document):
     instructions: dict[Name, StrictStr] | None = None
     device: Name | None = None
     dtype: Name | None = None
+    cache: Name | None = None
     seed: Annotated[StrictInt, Field(ge=0)] = 0
     target: Name | None = None
 
@@ -133,19 +136,6 @@ class RunConfig(Document):
         """
         return self.path("base", self._need("base")), self._paths("experts")
 
-    def placed(self, device: str | None, dtype: str | None) -> RunConfig:
-        """Return the same with a device and a type that go before the file's.
-
-        Args:
-            device: Where models are evaluated, if given.
-            dtype: The type in which models are evaluated, if given.
-
-        Returns:
-            The configuration to use.
-        """
-        given = {"device": device, "dtype": dtype}
-        return self.model_copy(update={key: value for key, value in given.items() if value is not None})
-
     def problem(self) -> MergeProblem:
         """Build the merge problem that the file describes.
 
@@ -171,6 +161,7 @@ class RunConfig(Document):
             instructions=self.instructions,
             device=self.device,
             dtype=self.dtype,
+            cache=self.place(self.cache),
         )
 
     def merge(self, given: Coefficients | None = None) -> dict[str, float]:

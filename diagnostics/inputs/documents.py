@@ -17,10 +17,24 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictInt, Stric
 from diagnostics.errors import InputError
 from diagnostics.inputs.examples import refuse_input
 
-__all__ = ["Count", "Document", "Name", "Part", "finite", "is_config_file", "nearest", "read_content"]
+__all__ = [
+    "CACHE",
+    "Count",
+    "Document",
+    "Name",
+    "Part",
+    "Placed",
+    "finite",
+    "is_config_file",
+    "nearest",
+    "read_content",
+]
 
 Name = Annotated[StrictStr, Field(min_length=1)]
 Count = Annotated[StrictInt, Field(ge=1)]
+
+# What the key of every configuration that can have a cache expects.
+CACHE = ("a folder for what is measured", "cache: .diagnostics")
 
 
 class Part(BaseModel):
@@ -91,6 +105,35 @@ class Document(Part):
             remedy = "Paths are relative to the folder of the configuration."
             refuse_input(f"{self._file}: {key}", "a file or folder", f"{given!r}: nothing at {path}", remedy)
         return path
+
+
+class Placed(Document):
+    """A configuration with the keys ``device``, ``dtype`` and ``cache``."""
+
+    def placed(self, device: str | None, dtype: str | None, cache: Path | None = None) -> Self:
+        """Return the same with a device, a type and a cache that go before the file's.
+
+        Args:
+            device: Where models are evaluated, if given.
+            dtype: The type in which models are evaluated, if given.
+            cache: Where what is measured is kept, if given; relative to the working folder.
+
+        Returns:
+            The configuration to use.
+        """
+        given = {"device": device, "dtype": dtype, "cache": cache and str(cache.resolve())}
+        return self.model_copy(update={key: value for key, value in given.items() if value is not None})
+
+    def place(self, given: str | None) -> Path | None:
+        """Return where a path leads, whether something is there or not.
+
+        Args:
+            given: The path, relative to the folder of the file, if there is one.
+
+        Returns:
+            The place.
+        """
+        return None if given is None else self.folder / Path(given).expanduser()
 
 
 def is_config_file(path: str | Path) -> bool:

@@ -43,6 +43,7 @@ def load_problem(
     instructions: Mapping[str, str] | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    cache: str | Path | None = None,
 ) -> MergeProblem:
     """Build a merge problem from folders and data files.
 
@@ -64,6 +65,7 @@ def load_problem(
         instructions: What stands before x in a task of a language model, by expert.
         device: Where models are evaluated.
         dtype: The type in which models are evaluated.
+        cache: A folder where measured outputs are kept by content.
 
     Returns:
         The problem.
@@ -73,7 +75,7 @@ def load_problem(
     """
     base, experts, data = _path(base), _paths(experts), _paths(data)
     _check_names(experts, data)
-    placed: dict[str, Any] = {"device": device, "dtype": dtype}
+    placed: dict[str, Any] = {"device": device, "dtype": dtype, "cache": cache}
     Placement.named(device, dtype)  # refused now and not after all models are read
     options = {"columns": columns, "batch_size": batch_size, "max_length": max_length, "instructions": instructions}
     if ":" in kind:

@@ -17,6 +17,7 @@ from diagnostics.inputs.adapters import open_expert
 from diagnostics.inputs.alignment import BASE, Alignment, align, assert_finite
 from diagnostics.inputs.checkpoints import Checkpoint, Source, open_checkpoint
 from diagnostics.inputs.placement import Placement
+from diagnostics.inputs.store import Store
 from diagnostics.inputs.tasks import Task
 
 __all__ = ["Coefficients", "MergeProblem", "chosen_coefficients"]
@@ -41,10 +42,12 @@ class MergeProblem:
             each batch follows the parameters.
         dtype: The type in which models are evaluated. In ``"bfloat16"`` and ``"float16"`` vectors are still held, and
             gradients added up, in float32.
+        cache: A folder where measured outputs are kept by content: a run that was interrupted goes on from there,
+            and another expert or other coefficients cost only what is new. Deleted at will.
 
     Raises:
-        InputError: If the names differ, there is no such device or type, or a task's loss is not finite or not
-            repeatable.
+        InputError: If the names differ, the cache cannot be made, there is no such device or type, or a task's loss
+            is not finite or not repeatable.
         MismatchError: If parameters do not fit together; the message lists every one.
 
     Example:
@@ -65,9 +68,11 @@ class MergeProblem:
         private: Sequence[str] = (),
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
+        cache: str | Path | None = None,
     ) -> None:
         _check_names(experts, tasks)
         placement = Placement.named(device, dtype)
+        self.store = None if cache is None else Store(cache)
         opened: dict[str, Checkpoint] = {BASE: open_checkpoint(base, label=BASE)}
         opened |= {name: open_expert(opened[BASE], source, label=name) for name, source in experts.items()}
         alignment = align(opened[BASE], {name: opened[name] for name in experts}, private)
@@ -119,6 +124,7 @@ class MergeProblem:
         instructions: Mapping[str, str] | None = None,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
+        cache: str | Path | None = None,
     ) -> MergeProblem:
         """Build a problem from folders that transformers or PEFT wrote and a data file for each expert.
 
@@ -139,6 +145,7 @@ class MergeProblem:
             instructions: What stands before x in a task of a language model, by expert.
             device: Where models are evaluated.
             dtype: The type in which models are evaluated.
+            cache: A folder where measured outputs are kept by content.
 
         Returns:
             The problem.
@@ -160,6 +167,7 @@ class MergeProblem:
             instructions=instructions,
             device=device,
             dtype=dtype,
+            cache=cache,
         )
 
     def __repr__(self) -> str:

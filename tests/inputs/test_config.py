@@ -27,6 +27,7 @@ columns: {text: review}
 instructions: {news: "Sort: "}
 device: cpu
 dtype: float64
+cache: kept
 seed: 3
 target: mail
 """
@@ -39,6 +40,7 @@ batch_size = 8
 max_length = 32
 device = "cpu"
 dtype = "float64"
+cache = "kept"
 seed = 3
 target = "mail"
 [experts]
@@ -108,6 +110,7 @@ def test_a_problem_gets_every_setting(folder: Path, monkeypatch: pytest.MonkeyPa
         "instructions": {"news": "Sort: "},
         "device": "cpu",
         "dtype": "float64",
+        "cache": folder / "kept",
     }
 
 
