@@ -51,12 +51,14 @@ def to_frame(results: Result | Sequence[Result] | Mapping[Any, Result], table: s
         found = _chosen(type(results), table)
         return _build([dict(row) for row in found.rows(results)], found.columns)
     named = dict(results) if isinstance(results, Mapping) else dict(enumerate(results))
-    kinds = {type(each).__name__: type(each) for each in named.values()}
+    kinds = list(dict.fromkeys(type(each) for each in named.values()))
     if len(kinds) > 1:
-        raise InputError(f"results: expected results of one kind; found {', '.join(kinds)}. Make a frame of each.")
+        raise InputError(
+            f"results: expected results of one kind; found {', '.join(kind.__name__ for kind in kinds)}. Make a frame of each."
+        )
     if not named:
         return _build([], {})
-    found = _chosen(*kinds.values(), table)
+    found = _chosen(kinds[0], table)
     heads = [{"name": plain(key)} if isinstance(results, Mapping) else {} for key in named]
     rows = [head | dict(row) for head, each in zip(heads, named.values(), strict=True) for row in found.rows(each)]
     return _build(rows, ({"name": "key of the result"} if isinstance(results, Mapping) else {}) | found.columns)
