@@ -53,9 +53,8 @@ def to_frame(results: Result | Sequence[Result] | Mapping[Any, Result], table: s
     named = dict(results) if isinstance(results, Mapping) else dict(enumerate(results))
     kinds = list(dict.fromkeys(type(each) for each in named.values()))
     if len(kinds) > 1:
-        raise InputError(
-            f"results: expected results of one kind; found {', '.join(kind.__name__ for kind in kinds)}. Make a frame of each."
-        )
+        found_kinds = ", ".join(kind.__name__ for kind in kinds)
+        raise InputError(f"results: expected results of one kind; found {found_kinds}. Make a frame of each.")
     if not named:
         return _build([], {})
     found = _chosen(kinds[0], table)
