@@ -30,7 +30,9 @@ def make_models(folder: Path, steps: int = 150, rate: float = 1e-3, share: float
 
     Args:
         folder: Where to.
-        steps: Steps of training for the base; experts take half as many.
+        steps: Steps of training for the base.
+        rate: Learning rate of the experts.
+        share: Steps of each expert, as a share of the base's.
     """
     digits = load_digits()
     order = torch.randperm(len(digits.target), generator=torch.Generator().manual_seed(0))
