@@ -26,13 +26,15 @@ __all__ = ["complaints", "main", "take_pictures", "write_problem", "write_report
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 NARROW, WIDE = 360, 1440
+# Wide enough for a section without the table of contents beside it.
+_MIDDLE = 1000
 # The experts of the page: two that agree, one apart, and one with a head of its own.
 EXPERTS = ("digits", "noisy", "rotated", "parity")
 # By name of the picture: width, dark, the heading at whose top it begins, and its height.
 PICTURES = {
     "report-top": (WIDE, False, None, 900),
-    "report-dark": (WIDE, True, "Prediction", 900),
-    "report-bounds": (WIDE, False, "Loss gaps and their bounds", 900),
+    "report-dark": (_MIDDLE, True, "Prediction", 860),
+    "report-bounds": (_MIDDLE, False, "Loss gaps and their bounds", 1010),
     "report-narrow": (NARROW, False, None, 1100),
     "report-narrow-dark": (NARROW, True, "Coefficients", 1100),
 }
