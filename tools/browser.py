@@ -120,17 +120,18 @@ class Browser:
         )
         self.value(wait)
 
-    def look(self, width: int, *, dark: bool = False) -> None:
-        """Look at the page with another screen.
+    def look(self, width: int, *, dark: bool = False, paper: bool = False) -> None:
+        """Look at the page with another screen, or on paper.
 
         Args:
-            width: Width of the window in pixels of the page.
+            width: Width in pixels of the page.
             dark: Whether the reader prefers a dark page.
+            paper: Whether the page is shown as it is printed, though on one long sheet.
         """
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self.send("Emulation.setDeviceMetricsOverride", **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.send("Emulation.setEmulatedMedia", media="screen", features=[scheme])
+        self.send("Emulation.setEmulatedMedia", media="print" if paper else "screen", features=[scheme])
 
     def value(self, expression: str) -> Any:
         """Return the value of an expression on the page; the page's own policy does not apply to it.

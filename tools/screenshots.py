@@ -26,6 +26,8 @@ __all__ = ["complaints", "main", "take_pictures", "write_problem", "write_report
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 NARROW, WIDE = 360, 1440
+# A4 without its margins.
+PAPER = 688
 # Wide enough for a section without the table of contents beside it.
 _MIDDLE = 1000
 # The experts of the page: two that agree, one apart, and one with a head of its own.
@@ -47,7 +49,8 @@ _OUTSIDE = """(() => {
   const found = wide > 0 ? [`the page is ${wide} px too wide`] : [];
   for (const each of document.body.querySelectorAll("*")) {
     const box = each.closest(".scroll");
-    if ((box === null || box === each) && each.getBoundingClientRect().right > innerWidth + 1)
+    const scrolls = box !== null && box !== each && getComputedStyle(box).overflowX === "auto";
+    if (!scrolls && each.getBoundingClientRect().right > innerWidth + 1)
       found.push(`<${each.localName}> sticks out: ${each.textContent.trim().slice(0, 60)}`);
   }
   return found;
@@ -154,6 +157,8 @@ def complaints(browser: Browser, page: Path) -> list[str]:
             browser.look(width, dark=dark)
             where = f"{width} px, {'dark' if dark else 'light'}"
             found += [f"{where}: {text}" for text in browser.value(_OUTSIDE)]
+    browser.look(PAPER, paper=True)
+    found += [f"paper: {text}" for text in browser.value(_OUTSIDE)]
     if not browser.pdf().startswith(b"%PDF"):
         found.append("paper: nothing was printed")
     found += [f"console: {message}" for message in browser.messages]

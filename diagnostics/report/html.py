@@ -20,8 +20,8 @@ _WIDE = 460
 _SCALE = 1.2
 # Texts up to the first length stay on a line; from the second on, or with such a word in them, they get room to wrap.
 _BRIEF, _LONG, _WORD = 18, 32, 24
-# Pixels of the narrowest screen that is provided for, of a letter there, and between two columns.
-_SCREEN, _LETTER, _GAP = 328, 7.5, 20
+# Pixels that a table has, that a letter takes, and that are between columns: on the narrowest screen, and on A4.
+_PHONE, _PAPER = (328, 7.5, 20), (688, 5.6, 12)
 # Letters that a long text gets at least.
 _LEAST = 27
 # From so many sections on the table of contents stays in sight where there is room beside the page.
@@ -51,7 +51,11 @@ def render_html(document: Document) -> str:
     )
     markup = require("markupsafe").Markup
     numbers = count(1)
-    environment.filters |= {"shape": _shape, "stacked": _stacked, "lines": lambda text: markup("\n").join(_lines(text))}
+    environment.filters |= {
+        "shape": _shape,
+        "stacking": _stacking,
+        "lines": lambda text: markup("\n").join(_lines(text)),
+    }
     environment.globals["drawing"] = lambda figure: markup(_inline(figure, next(numbers)))
     indexed = len(document.sections) >= _MANY
     page: str = environment.get_template("page.html").render(document=document, indexed=indexed)
@@ -70,12 +74,15 @@ def _shape(text: str) -> str:
     return "brief" if len(text) <= _BRIEF else "plain"
 
 
-def _stacked(table: Table) -> bool:
-    """Whether a narrow screen has each row's cells below each other, because side by side they would not fit."""
+def _stacking(table: Table) -> str:
+    """Where each row's cells are shown below each other, because side by side they would not fit, as classes."""
     least = []
     for i, (name, numeric) in enumerate(zip(table.columns, table.numeric, strict=True)):
         least.append(max([_room(name, False), *(_room(row[i].text, numeric) for row in table.rows)]))
-    return _LETTER * sum(least) + _GAP * (len(least) - 1) > _SCREEN
+    places = {"stacked": _PHONE, "broad": _PAPER}
+    return " ".join(
+        name for name, (width, letter, gap) in places.items() if letter * sum(least) + gap * (len(least) - 1) > width
+    )
 
 
 def _room(text: str, numeric: bool) -> int:

@@ -107,6 +107,9 @@ def test_cells_of_a_table_too_wide_for_a_phone_say_which_column_they_are_of() ->
     labels = parsed(page_of(wide)).values("data-label")
     assert labels == ["What was <found>", "What to do"]
     assert '<table class="stacked">' in page_of(wide)
+    assert "broad" not in page_of(wide).split("</style>")[1], "long texts wrap on paper"
+    many = Table.of("c", ["Step", *(f"expert-{i}" for i in range(20))], [["a", *["0.25"] * 20]])
+    assert '<table class="stacked broad">' in page_of(many)
     small = Table.of("c", ["Task", "Loss"], [["a", "0.1"]])
     assert "<table>" in page_of(small) and not parsed(page_of(small)).values("data-label")
 
@@ -144,6 +147,7 @@ def test_nothing_sticks_out_and_nobody_complains(page: str, browser: Browser, tm
     [
         ("<p style='width: 700px'>wide</p>", "360 px, light: the page is"),
         ("<div style='overflow: hidden'><p style='width: 700px'>cut</p></div>", "<p> sticks out: cut"),
+        (f"<div class='scroll'><table><td>{'wide&nbsp;' * 40}</table></div>", "paper: <table> sticks out"),
         ("<script>alert(1)</script>", "console: error: "),
     ],
 )
