@@ -189,15 +189,18 @@ def test_a_prediction_that_fails_leaves_the_question_open(monkeypatch: pytest.Mo
 def test_models_that_do_not_fit_end_the_page(
     change: str,
     files: Path,  # noqa: F811
+    audit_files: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
+    monkeypatch.setattr(audit_module, "audit_composition", lambda *a, **o: pytest.fail("something else was measured"))
     weights = load_file(files / "mail.safetensors")
     weights["weight"] = torch.zeros(4, 3).double() if change == "shape" else weights["weight"] * torch.nan
     save_file(weights, tmp_path / "other.safetensors")
     config = (files / "half.yaml").read_text().replace("mail: mail.safetensors", f"mail: {tmp_path}/other.safetensors")
     (files / "other.yaml").write_text(config)
     page, told = tmp_path / "a.html", tmp_path / "a.json"
-    result = answered(report("other.yaml", "--html", page, "--json", told), 1)
+    result = answered(report("other.yaml", audit_files / "small.yaml", "--html", page, "--json", told), 1)
     assert headings(page) == [*TITLES[:2], TITLES[-1]]
     assert stored(told)["compatible"] is False and commands(told) == ["check"]
     assert stored(told)["verdict"] == "refuted" and "mail" in stored(told)["sentence"]
