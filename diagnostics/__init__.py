@@ -15,6 +15,7 @@ from diagnostics.errors import CheckpointError, InputError, MismatchError, NotDe
 from diagnostics.inputs.layout import Layout
 from diagnostics.inputs.problem import MergeProblem
 from diagnostics.inputs.recipes import Recipe, read_recipe
+from diagnostics.inputs.shards import shard_parameters
 from diagnostics.inputs.tasks import Task
 from diagnostics.measures.curvature import gradient, hessian_vector_product
 from diagnostics.measures.feature_use import FeatureUse, feature_use
@@ -122,6 +123,7 @@ __all__ = [
     "read_recipe",
     "reduction_costs",
     "search_coefficients",
+    "shard_parameters",
     "spectral_norm",
     "task_feature_specialisation",
     "task_vector_bases",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.causal_lm import SegmentModel
+from diagnostics.inputs.parts import local
 from diagnostics.inputs.segments import Row, collate
 from diagnostics.inputs.tasks import Parameters
 from diagnostics.measures.folds import SKETCH_SIZE, FoldedGradients, Name
@@ -196,7 +197,7 @@ def _segments(
 
 def _accumulate(total: Tensor, slopes: Sequence[Tensor | None], leaves: Parameters) -> None:
     """Add a gradient to a vector in place; nothing is added where nothing depends on a parameter."""
-    parts = total.split([leaf.numel() for leaf in leaves.values()])
+    parts = total.split([local(leaf).numel() for leaf in leaves.values()])
     for part, slope in zip(parts, slopes, strict=True):
         if slope is not None:
-            part.add_(slope.reshape(-1))
+            part.add_(local(slope).reshape(-1))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diagnostics.inputs.tasks import Parameters, Task
 from diagnostics.measures.hessian import HessianOperator, Slopes
+from diagnostics.measures.slopes import slopes_of
 from diagnostics.measures.vectors import accumulate, flatten, inner, require_alike, unflatten, zero_vector
 from diagnostics.processes import team
 
@@ -37,9 +38,9 @@ def gradient(task: Task, params: Parameters) -> tuple[float, dict[str, Tensor]]:
     def own() -> list[Tensor]:
         value, total = torch.zeros((), dtype=torch.float64), zero_vector(point)
         for share, batch in crew.mine(task.weighted_batches()):
-            slopes, loss = torch.func.grad_and_value(task.loss)(point, batch)
+            loss, slopes = slopes_of(task, point, batch)
             value += share * float(loss)
-            accumulate(total, share, slopes.values(), point)
+            accumulate(total, share, slopes, point)
         return [value, total]
 
     value, total = crew.total(own)

@@ -8,7 +8,7 @@ of the gradient is there already, and three where it has to be made first.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,9 +16,12 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diagnostics.errors import InputError
+from diagnostics.inputs.parts import shared_mesh
+from diagnostics.inputs.shards import without_weights
 from diagnostics.inputs.tasks import Parameters, Task
 from diagnostics.measures.memory import SavedBytes, available_bytes
 from diagnostics.measures.pieces import cut, cuttable, parts_within
+from diagnostics.measures.space import Space
 from diagnostics.measures.vectors import accumulate, unflatten, zero_vector
 from diagnostics.processes import team
 
@@ -60,7 +63,8 @@ class Slopes:
 
     def __init__(self, task: Task, leaves: Parameters, batch: Any) -> None:
         self._task, self._leaves = task, tuple(leaves.values())
-        with differentiable_twice():
+        # The graph of the gradient would keep every weight that was gathered for the backward pass.
+        with differentiable_twice(), without_weights() if shared_mesh(leaves) else nullcontext():
             loss = task.loss(leaves, batch)
             self.value = float(loss.detach())
             # What depends on this seed marks operations that have no second derivative, whose graph ends there.
@@ -149,10 +153,11 @@ class HessianOperator:
         self._point = {name: value.detach() for name, value in params.items()}
         self._versions = [value._version for value in self._point.values()]
         self._leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-        device = next(iter(self._leaves.values())).device
+        device, self._space = next(iter(self._leaves.values())).device, Space.of(self._leaves)
         own = int(_SHARE * available_bytes(device)) if memory is None else memory
         # Data are cut by it: processes with other limits would cut them otherwise, and leave examples out.
-        self.memory = min(self._team.collect(range(self._team.size), lambda _: own))
+        common = -int(self._space.most(-own, device))
+        self.memory = min(self._team.collect(range(self._team.size), lambda _: common))
         self._kept: dict[int, tuple[float, Slopes]] = {}
         self.kept_bytes, self._all_kept = 0, True
         most = self._most()
@@ -190,8 +195,12 @@ class HessianOperator:
             return None
         with SavedBytes(self._leaves.values()) as saved:
             Slopes(self._task, self._leaves, cut(batch, slice(0, 1)))
-        fitting = self.memory // max(saved.total, 1)
+        fitting = self.memory // max(self._bytes(saved), 1)
         return None if fitting >= size else max(fitting, 1)
+
+    def _bytes(self, saved: SavedBytes) -> int:
+        """What a graph takes, the most of all processes that share the weights: all have to keep it, or none."""
+        return int(self._space.most(saved.total, next(iter(self._leaves.values())).device))
 
     def _build(self) -> list[Tensor]:
         """Loss and gradient of this process's batches, their graphs kept as long as there is room."""
@@ -201,9 +210,10 @@ class HessianOperator:
                 slopes = Slopes(self._task, self._leaves, batch)
             value += share * slopes.value
             accumulate(total, share, slopes.gradient, self._leaves)
-            if self.kept_bytes + saved.total <= self.memory:
+            size = self._bytes(saved)
+            if self.kept_bytes + size <= self.memory:
                 self._kept[index] = (share, slopes)
-                self.kept_bytes += saved.total
+                self.kept_bytes += size
             else:
                 self._all_kept = False
         return [value, total]
