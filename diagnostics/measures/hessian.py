@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diagnostics.errors import InputError
@@ -69,7 +70,11 @@ class Slopes:
             self.value = float(loss.detach())
             # What depends on this seed marks operations that have no second derivative, whose graph ends there.
             seed = torch.ones_like(loss, requires_grad=True)
-            self.gradient: Vector = self._differentiate([loss], [seed], create_graph=True)
+            bent = [loss] if loss.requires_grad else []
+            self.gradient: Vector = self._differentiate(bent, [seed], create_graph=True)
+        # What no parameter enters has no graph. Of the rest a product needs the places in it, not the numbers.
+        bends = [index for index, each in enumerate(self.gradient) if each.requires_grad]
+        self._edges = {index: get_gradient_edge(self.gradient[index]) for index in bends}
         if not _DEAD_ENDS.isdisjoint(_names_of_nodes(self.gradient)):
             raise self._refusal("an operation, of a custom kernel say, that it can differentiate only once")
 
@@ -83,18 +88,22 @@ class Slopes:
         Returns:
             The product, one tensor a parameter.
         """
-        return self._differentiate(self.gradient, vector, retain_graph=keep)
+        edges = list(self._edges.values())
+        return self._differentiate(edges, [vector[index] for index in self._edges], retain_graph=keep)
 
-    def _differentiate(self, outputs: Vector, weights: Vector, **options: Any) -> Vector:
+    def forget(self) -> None:
+        """Let the gradient go, as long as the parameters are, and keep its graph."""
+        self.gradient = ()
+
+    def _differentiate(
+        self, outputs: Sequence[Tensor] | Sequence[GradientEdge], weights: Vector, **options: Any
+    ) -> Vector:
         """The gradient of Σ weights · outputs, or what stands in its way."""
-        # What no parameter enters has no graph.
-        bent = [index for index, output in enumerate(outputs) if output.requires_grad]
-        if not bent:
+        if not outputs:
             return [torch.zeros_like(leaf) for leaf in self._leaves]
-        chosen = [weights[index] for index in bent]
         options |= {"allow_unused": True, "materialize_grads": True}
         try:
-            return torch.autograd.grad([outputs[index] for index in bent], self._leaves, chosen, **options)
+            return torch.autograd.grad(outputs, self._leaves, weights, **options)
         except RuntimeError as error:
             if not any(words in str(error) for words in _ONCE_ONLY):
                 raise
@@ -211,6 +220,7 @@ class HessianOperator:
             value += share * slopes.value
             accumulate(total, share, slopes.gradient, self._leaves)
             size = self._bytes(saved)
+            slopes.forget()
             if self.kept_bytes + size <= self.memory:
                 self._kept[index] = (share, slopes)
                 self.kept_bytes += size
@@ -229,5 +239,6 @@ class HessianOperator:
             for index, (share, batch) in enumerate(self._team.mine(self._parts())):
                 if index not in self._kept:
                     slopes = Slopes(self._task, self._leaves, batch)
+                    slopes.forget()
                     accumulate(image, share, slopes.product(cast, keep=False), self._leaves)
         return image
