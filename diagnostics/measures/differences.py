@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diagnostics.inputs.tasks import Parameters, Task
-from diagnostics.measures.curvature import gradient
+from diagnostics.measures.curvature import flat_gradient
 from diagnostics.measures.space import Space
 from diagnostics.measures.vectors import flatten, unflatten, widened
 
@@ -67,7 +67,7 @@ class DifferenceOperator:
         length = self._space.norm(vector)
         if length == 0:
             return torch.zeros_like(self.gradient)
-        step = self._step()
+        step, self._last = self._step(), None  # as long as the parameters are, and no longer wanted
         _, ahead = self._slope(torch.add(self._theta, vector, alpha=step / length))
         product = ahead - self.gradient
         self._note(self._space.norm(product), step)
@@ -89,8 +89,7 @@ class DifferenceOperator:
 
     def _slope(self, theta: Tensor) -> tuple[float, Tensor]:
         """Loss and gradient at a point."""
-        value, slope = gradient(self._task, unflatten(theta, self._point))
-        return value, flatten(slope)
+        return flat_gradient(self._task, unflatten(theta, self._point))
 
     def _step(self) -> float:
         """How far to go along a unit vector."""
