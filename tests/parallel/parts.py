@@ -6,6 +6,7 @@ python -m tests.parallel.parts FOLDER     in each process: stores what it found
 import copy
 import json
 import sys
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 
@@ -120,11 +121,29 @@ def quantities_in_parts():
         ("network", of_task(network(0), every)),
         ("language model", of_task(language(), every[:1])),
         ("network", of_alignment()),
+        ("two dimensions", of_two_dimensions()),
         ("sketched", of_audit(small, keep_vectors=False, sketch_size=200)),
         ("some parameters", of_audit(small, parameters=["*.self_attn.*"])),
     ):
         found |= {f"in parts, {kind}: {name}": value for name, value in values}
     return {name: torch.as_tensor(value, dtype=torch.float64) for name, value in found.items()}
+
+
+def of_two_dimensions():
+    """One task whose batches one dimension of a mesh shares, and whose weights the other."""
+    module, generator = small_network(0), torch.Generator().manual_seed(0)
+    mesh = None
+    if dist.is_initialized():
+        from torch.distributed.device_mesh import init_device_mesh
+
+        mesh = init_device_mesh("cpu", (dist.get_world_size(), 1), mesh_dim_names=("data", "shard"))
+        dx.shard_parameters(module, mesh["shard"])
+    data = (torch.randn(11, 3, generator=generator).double(), torch.arange(11) % 2)
+    task = dx.Task.from_module("t", module, torch.nn.functional.cross_entropy, data, batch_size=2)
+    params = {name: value.detach() for name, value in module.named_parameters()}
+    with nullcontext() if mesh is None else dx.data_parallel(mesh["data"].get_group()):
+        yield "gradient", flat(dx.gradient(task, params)[1])
+        yield "norm", dx.spectral_norm(task, params).value
 
 
 def shares():
