@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
 from diagnostics import Code, Finding, InputError, Severity, check_compatibility
-from diagnostics.inputs import slices
 from diagnostics.inputs.checkpoints import FileCheckpoint
 from tests.inputs.tiny_models import WORDS, causal_lm, tokenizer
 
@@ -155,20 +154,6 @@ def test_duplicates_are_found_in_any_type_and_order() -> None:
     assert "equal to a in every tensor that both have, but for rounding" in findings[0].message
     almost = {**expert, "up.bias": expert["up.bias"] + 1e-3}
     assert "duplicate_expert" not in codes(check(a=expert, b=almost)), "a mutant that looks at one tensor only"
-
-
-@pytest.mark.parametrize("step", [7, 1000])
-def test_slices_change_nothing(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a slice ends says nothing: duplicates that differ in the last value only are none."""
-    near = {name: value.clone() for name, value in tuned().items()}
-    near["norm.weight"][-1] += 1
-    experts = {"a": tuned(), "b": bfloat16(tuned()), "c": tuned(), "d": near, "e": tuned(seed=3), "f": model()}
-    experts["e"]["up.bias"][-1] = torch.nan
-    expected = list(map(str, check(**experts)))
-    monkeypatch.setattr(slices, "_NUMBERS", step)
-    assert list(map(str, check(**experts))) == expected
-    duplicates = [each for each in check(**experts) if each.code is Code.DUPLICATE]
-    assert {each.model for each in duplicates} <= set("abcf"), "models that differ were taken for one"
 
 
 def test_a_base_that_is_not_the_base() -> None:
