@@ -2,7 +2,7 @@
 
 python -m tools.walkthrough               # docs/walkthrough.md; some minutes, most of them for the demonstration
 
-Template lines that begin with @@ stand for what is run. A test carries out the same commands, but for the length of the
+Template lines that begin with @@ stand for a command to run, and a number there for how many lines to show. A test carries out the same commands, but for the length of the
 demonstration, and holds their exit statuses against those on the page.
 """
 
@@ -25,8 +25,6 @@ PAGE = ROOT / "docs" / "walkthrough.md"
 TEMPLATE = Path(__file__).parent / "walkthrough.template.md"
 EVALUATION = Path(__file__).parent / "walkthrough_evaluation.py"
 
-# Lines of an output that the page shows, before a count stands for the rest.
-_SHOWN = 60
 _STATUS = {0: "answered", 1: "the answer is no"}
 
 
@@ -114,40 +112,25 @@ def recorded(text: str) -> list[tuple[str, int]]:
 
 def _shown(line: str, folder: Path, runner: Runner) -> str:
     """A line of the page, or what stands in its place."""
-    if line == "@@config":
-        return f"```yaml\n{_configuration(folder)}```"
     if line.startswith("@@file "):
         return f"```py\n{(folder / line.removeprefix('@@file ')).read_text()}```"
-    if line.startswith("@@ "):
-        return _block(runner(line.removeprefix("@@ "), folder), folder)
-    return line
+    command = re.fullmatch(r"@@(\d*) (.+)", line)
+    return _block(runner(command[2], folder), folder, int(command[1] or 0)) if command else line
 
 
-def _block(run: Run, folder: Path) -> str:
-    """A command and what it printed."""
+def _block(run: Run, folder: Path, shown: int) -> str:
+    """A command and what it printed, or the first lines of that and how many more there are."""
     lines = list(_normal(run.output, folder))
-    more = len(lines) - _SHOWN
-    shown = [*lines[:_SHOWN], f"… {more} more lines"] if more > 0 else lines
+    if shown and len(lines) > shown:
+        lines = [*lines[:shown], f"… {len(lines) - shown} more lines"]
     status = f"\n\nExit status {run.status}: {_STATUS[run.status]}." if run.command.startswith("diagnostics ") else ""
-    return "\n".join(["```console", f"$ {run.command}", *shown, f"```{status}"])
+    return "\n".join(["```console", f"$ {run.command}", *lines, f"```{status}"])
 
 
 def _normal(output: str, folder: Path) -> Iterator[str]:
     """The lines of an output without what differs from run to run."""
     for line in output.replace(str(folder.resolve()), ".").rstrip().splitlines():
         yield re.sub(r"\bin \d+ seconds\b", "in … seconds", line.rstrip())
-
-
-def _configuration(folder: Path) -> str:
-    """Write the configuration of the walk."""
-    text = """base: models/base
-experts: {even: models/even, loops: models/loops}
-data: {even: data/even.jsonl, loops: data/loops.jsonl}
-private: ["classifier.*"]
-coefficients: 1.0
-"""
-    (folder / "merge.yaml").write_text(text, encoding="utf-8")
-    return text
 
 
 if __name__ == "__main__":
