@@ -2,8 +2,8 @@
 
 python -m tools.walkthrough               # docs/walkthrough.md; some minutes, most of them for the demonstration
 
-Template lines that begin with @@ stand for a command to run, and a number there for how many lines to show. A test carries out the same commands, but for the length of the
-demonstration, and holds their exit statuses against those on the page.
+Template lines that begin with @@ stand for a command to run, and a number there for how many lines to show. A test
+carries out the same commands, but for the demonstration, and holds their exit statuses against those on the page.
 """
 
 from __future__ import annotations
