@@ -13,6 +13,7 @@ from diagnostics.report.provenance import versions
 
 # What each command does; commands/NAME.py says the rest. Nothing else is imported to show this list.
 _SUMMARIES = {
+    "init": "Write a configuration from a base and its experts, with every key explained.",
     "check": "Check whether checkpoints can be merged at all; needs no data.",
     "geometry": "Norms and angles of task vectors, read against chance; needs no data.",
     "bounds": "Measured loss gaps of a merge, held against the bounds of the theory.",

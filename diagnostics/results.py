@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Assumption", "Cost", "Estimate", "Result", "Status", "Verdict", "frame", "paint", "plain"]
+__all__ = ["Assumption", "Cost", "Estimate", "Result", "Status", "Verdict", "paint", "plain"]
 
 
 class Status(StrEnum):
@@ -71,20 +71,6 @@ def paint(result: Result, ax: Any) -> Any:
     raise TypeError(f"{type(result).__name__} has no picture; print it, or use to_dict()")
 
 
-@functools.singledispatch
-def frame(result: Result, table: str | None) -> Any:
-    """Make a data frame of a result; the report package registers the tables of each class that has some.
-
-    Args:
-        result: The result.
-        table: Which of its tables, or ``None`` for the first.
-
-    Raises:
-        TypeError: If results of this class have no table.
-    """
-    raise TypeError(f"{type(result).__name__} has no table; print it, or use to_dict()")
-
-
 class Result:
     """Base of result classes: a readable ``str``, a JSON-ready ``to_dict``, and ``plot`` and ``to_frame`` if any."""
 
@@ -110,8 +96,7 @@ class Result:
         Returns:
             The frame, as :func:`diagnostics.to_frame` has it; what its columns hold is in ``attrs["columns"]``.
         """
-        importlib.import_module("diagnostics.report.frames")
-        return frame(self, table)
+        return importlib.import_module("diagnostics.report.frames").to_frame(self, table)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain dictionaries, lists, strings and numbers.

@@ -30,6 +30,8 @@ __all__ = [
     "parse_alphas",
     "parse_at_least",
     "parse_coefficients",
+    "parse_data",
+    "writable",
 ]
 
 CONFIG_HELP = """\b
@@ -48,7 +50,7 @@ private: ["classifier.*"]        # not merged
 
 def _json_file(path: Path | None) -> Path | None:
     """Refuse a place that could not be written to in the end."""
-    return _writable("--json", path)
+    return writable("--json", path)
 
 
 def _html_file(path: Path | None) -> Path | None:
@@ -56,11 +58,22 @@ def _html_file(path: Path | None) -> Path | None:
     if path is not None:
         for module in ("jinja2", "matplotlib"):
             require(module)
-    return _writable("--html", path)
+    return writable("--html", path)
 
 
-def _writable(option: str, path: Path | None) -> Path | None:
-    """Refuse a file in a folder that is not there, and a folder in place of a file."""
+def writable(option: str, path: Path | None) -> Path | None:
+    """Refuse a file in a folder that is not there, and a folder in place of a file.
+
+    Args:
+        option: The option that names it.
+        path: The file, if one was named.
+
+    Returns:
+        The file, with the home folder filled in.
+
+    Raises:
+        InputError: If it could not be written.
+    """
     if path is None:
         return None
     path = path.expanduser()
@@ -132,14 +145,9 @@ def load_run(file: Path, data: list[str] | None, notes: list[object]) -> RunConf
         The configuration.
 
     Raises:
-        InputError: If the file is refused, or data are given beside a configuration.
+        InputError: If the file or the data are refused, or data are given beside a configuration.
     """
-    given = {}
-    for text in data or []:
-        name, equals, path = text.partition("=")
-        if not (name and equals and path):
-            raise InputError(f"--data: expected NAME=FILE; found {text!r}. Write --data news=news.jsonl.")
-        given[name.strip()] = path.strip()
+    given = parse_data(data)
     if is_recipe(file):
         config, said = recipe_config(file, given)
         notes.extend(said)
@@ -147,6 +155,32 @@ def load_run(file: Path, data: list[str] | None, notes: list[object]) -> RunConf
     if given:
         raise InputError(f"--data: expected a mergekit recipe beside it; {file} is none. Write data: in {file} itself.")
     return load_config(file)
+
+
+def parse_data(pairs: list[str] | None) -> dict[str, str]:
+    """Read data files as they are written on the command line.
+
+    Args:
+        pairs: ``NAME=FILE`` for each expert; or nothing.
+
+    Returns:
+        Files by name.
+
+    Raises:
+        InputError: If one is something else, or a name comes twice.
+
+    Example:
+        >>> parse_data(["news=news.jsonl", "mail=data/a=b.jsonl"])
+        {'news': 'news.jsonl', 'mail': 'data/a=b.jsonl'}
+    """
+    given: dict[str, str] = {}
+    for text in pairs or []:
+        name, equals, path = (part.strip() for part in text.partition("="))
+        if not (name and equals and path) or name in given:
+            expected = "every name once" if name in given else "NAME=FILE"
+            raise InputError(f"--data: expected {expected}; found {text!r}. Write --data news=news.jsonl.")
+        given[name] = path
+    return given
 
 
 def parse_coefficients(text: str | None) -> float | list[float] | dict[str, float] | None:

@@ -69,20 +69,20 @@ class RunConfig(Placed):
 
     Attributes:
         base: The base's folder or file.
-        experts: Folders or files of the experts, by name.
-        data: A data file for each expert.
-        kind: What the tasks are, as :meth:`MergeProblem.from_pretrained` takes it.
+        experts: Folders or files of the experts, by name; PEFT adapters too.
+        data: A data file for each expert: JSON lines of texts, with labels or without any, or tensors.
+        kind: What the tasks are: ``sequence-classification``, ``causal-lm`` or your own ``package.module:function``.
         private: Names or glob patterns of parameters that are not merged.
         coefficients: λ: one number, one per expert in order, or by name.
-        method: The merge method.
+        method: The merge method, as :func:`diagnostics.merged_update` takes it.
         options: Settings of the method.
         tolerance: Share of its expert's score that a task may lose.
-        batch_size: Examples per batch.
-        max_length: Tokens per text.
-        columns: Names of the keys or tensors in the data files.
+        batch_size: Examples per batch; 64 by default, 16 for language models.
+        max_length: Tokens per text; what tokenizer and model allow by default.
+        columns: Names of the keys or tensors in the data files, where they are not the usual ones.
         instructions: What stands before x in a task of a language model, by expert.
-        device: Where models are evaluated.
-        dtype: The type in which models are evaluated.
+        device: Where models are evaluated; on the CPU by default.
+        dtype: The type in which models are evaluated; by default the widest that is stored, and at least float32.
         cache: A folder where measured outputs are kept by content.
         seed: Seed of torch's random numbers, for tasks that draw any.
         target: Name of the expert, or path of the model, that counts as unseen.

@@ -212,6 +212,32 @@ def read_content(path: str | Path) -> Any:
         refuse_input(file, f"valid {'TOML' if file.suffix.lower() == '.toml' else 'YAML'}", found, "Correct it there.")
 
 
+def dump_yaml(content: Mapping[str, Any], *, short: bool = False) -> str:
+    """Write plain types as YAML that reads back as the same.
+
+    Args:
+        content: Values by key.
+        short: Whether each key is on a line, with its mapping or list in brackets.
+
+    Returns:
+        The text, ending in a line break.
+
+    Example:
+        >>> print(dump_yaml({"experts": {"no": "1e3", "mail": "models/mail"}}), end="")
+        experts:
+          'no': '1e3'
+          mail: models/mail
+        >>> print(dump_yaml({"coefficients": {"news": 0.5, "mail": 0.3}}, short=True), end="")
+        coefficients: {news: 0.5, mail: 0.3}
+    """
+    settings: dict[str, Any] = {"Dumper": _Dumper, "sort_keys": False, "allow_unicode": True, "width": 10**6}
+    lines = []
+    for key, value in content.items():
+        inside = short and isinstance(value, dict | list)
+        lines.append(yaml.dump({key: value}, default_flow_style=None if inside else False, **settings))
+    return "".join(lines)
+
+
 def _mapping(file: Path, document: type[Document]) -> dict[str, Any]:
     """The content of a file, a mapping."""
     content = read_content(file)
@@ -280,9 +306,14 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes what the loader would take for something else than text."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    )
 
 
 def _read_yaml(text: str) -> Any:

@@ -10,7 +10,7 @@ from diagnostics.errors import InputError
 from diagnostics.report.extras import require
 from diagnostics.report.frame_rows import Row
 from diagnostics.report.frame_tables import TABLES, Table
-from diagnostics.results import Estimate, Result, frame, plain
+from diagnostics.results import Estimate, Result, plain
 
 __all__ = ["PARTS", "to_frame"]
 
@@ -48,31 +48,25 @@ def to_frame(results: Result | Sequence[Result] | Mapping[Any, Result], table: s
         [['run 1', 'a', 3.0], ['run 1', 'b', 5.0]]
     """
     if isinstance(results, Result):
-        return frame(results, table)
+        found = _chosen(type(results), table)
+        return _build([dict(row) for row in found.rows(results)], found.columns)
     named = dict(results) if isinstance(results, Mapping) else dict(enumerate(results))
-    kinds = {type(each).__name__: type(each) for each in named.values()}
+    kinds = list(dict.fromkeys(type(each) for each in named.values()))
     if len(kinds) > 1:
-        raise InputError(f"results: expected results of one kind; found {', '.join(kinds)}. Make a frame of each.")
+        found_kinds = ", ".join(kind.__name__ for kind in kinds)
+        raise InputError(f"results: expected results of one kind; found {found_kinds}. Make a frame of each.")
     if not named:
-        return require("pandas", "a data frame", "pandas").DataFrame()
-    (kind,) = kinds.values()
-    if kind not in TABLES:
-        frame(next(iter(named.values())), table)
-    chosen = _chosen(kind, table)
+        return _build([], {})
+    found = _chosen(kinds[0], table)
     heads = [{"name": plain(key)} if isinstance(results, Mapping) else {} for key in named]
-    rows = [head | dict(row) for head, each in zip(heads, named.values(), strict=True) for row in chosen.rows(each)]
-    columns = {"name": "key of the result"} if isinstance(results, Mapping) else {}
-    return _build(rows, columns | chosen.columns)
-
-
-def _one(result: Result, table: str | None) -> Any:
-    """A table of one result."""
-    chosen = _chosen(type(result), table)
-    return _build([dict(row) for row in chosen.rows(result)], chosen.columns)
+    rows = [head | dict(row) for head, each in zip(heads, named.values(), strict=True) for row in found.rows(each)]
+    return _build(rows, ({"name": "key of the result"} if isinstance(results, Mapping) else {}) | found.columns)
 
 
 def _chosen(kind: type, table: str | None) -> Table:
     """A table of a class, by name."""
+    if kind not in TABLES:
+        raise TypeError(f"{kind.__name__} has no table; print it, or use to_dict()")
     known = TABLES[kind]
     if table is not None and table not in known:
         raise InputError(f"table: expected one of {list(known)} of {kind.__name__}; found {table!r}. Check its name.")
@@ -113,7 +107,3 @@ def _meaning(name: str, columns: Mapping[str, str]) -> str:
     if part in PARTS:
         return f"{PARTS[part]}, of {stem}"
     return next(meaning for pattern, meaning in columns.items() if fnmatchcase(name, pattern))
-
-
-for _kind in TABLES:
-    frame.register(_kind, _one)
