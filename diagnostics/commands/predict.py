@@ -93,7 +93,8 @@ def predict_command(
     with output.working() as progress:
         problem = build_problem(config, output, progress)
         progress(f"predicting {merge_label(merge)}")
-        prediction = predict_merge(problem, merge, tolerance=allowed, layers=True, **config.settings)
+        settings = {"tolerance": allowed, "layers": True, "progress": progress.share, **config.settings}
+        prediction = predict_merge(problem, merge, **settings)
     negative = prediction.verdict in _FAILING[fail_on]
     sections, payload = (prediction_section(prediction),), {"prediction": prediction}
     output.give(Answer("Will the merge work?", prediction_headline(prediction), sections, payload, negative))

@@ -111,7 +111,7 @@ def _parted(text: str, width: int) -> str:
     """A text whose words too long for their column are broken behind a dot or the like, as names of tensors can be."""
     lines = []
     for word in text.split(" "):
-        pieces = re.findall(r"[^._/:-]*[._/:-]?", word) if cell_len(word) > width else [word]
+        pieces = re.findall(r"[^./:-]*[./:-]?", word) if cell_len(word) > width else [word]
         line = ""
         for piece in pieces:
             if line and cell_len(line + piece) > width:
