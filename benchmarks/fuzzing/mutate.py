@@ -9,26 +9,123 @@ from typing import Any
 
 import yaml
 
-__all__ = ["break_bytes", "break_json", "break_safetensors", "break_toml", "break_yaml"]
+__all__ = ["break_bytes", "break_json", "break_lines", "break_safetensors", "break_toml", "break_yaml"]
 
 # A folder beside the one that is read; nothing in it may ever turn up.
 OUTSIDE = "../outside"
 
 _NUMBERS = (0, -1, 1, 2, 7, 2**31, 2**63, 2**64, -(2**63), 10**400, 1e308, 1e-320, 0.5, float("nan"), float("inf"))
 _TEXTS = ("", " ", OUTSIDE, f"{OUTSIDE}.safetensors", f"{OUTSIDE}/model.safetensors", "/etc/passwd", "~nobody/x", "~")
-_TEXTS += ("a\0b", "x" * 5000, "\ud800", "é漢\u202e", "\x1b[31m", "{{", "a/b", "..", "none", "F64", "BF16", "F8_E4M3", "C64")
+_TEXTS += (
+    "a\0b",
+    "x" * 5000,
+    "\ud800",
+    "é漢\u202e",
+    "\x1b[31m",
+    "{{",
+    "a/b",
+    "..",
+    "none",
+    "F64",
+    "BF16",
+    "F8_E4M3",
+    "C64",
+)
 _TEXTS += ("(", "(a+)+$", "(.*)*x", "weight", "__metadata__", "1e3", "nan", "model+a+b", "U64", "F4")
 _OTHERS = (None, True, False, [], {}, [[]], [0, 0], [-1], [2**40, 2**40], {"a": 1}, [None], {"": {}})
 _VALUES = (*_NUMBERS, *_TEXTS, *_OTHERS)
 
-_BYTES = (b"\0", b"\xff", b"\xfe\xff", b"\xef\xbb\xbf", b"\xc3\x28", b"\xed\xa0\x80", b"\r", b"\n\n", b"\x80\x04", b"PK\x03\x04")
-_JSON = (b"{", b"}", b"[", b"]", b",", b":", b'"', b"null", b"NaN", b"-Infinity", b"1e999", b"9" * 5000, b'"\\ud800"', b"/**/")
-_JSON += (b"[" * 100_000, b'{"a":' * 50_000, b"-0", b"01", b"'", b'{"a": 1, "a": 2}', b"GGUF", b"version https://git-lfs")
-_YAML = (b"&a [*a]", b"*a", b"<<: ", b"<<: *a", b"- ", b": ", b"? ", b"|\n ", b"> ", b"---\n", b"...\n", b"%YAML 9.9\n---\n", b"\t")
-_YAML += (b"!!python/object/apply:os.system ['touch pwned']", b"!!binary |\n", b"!!set {a}", b"!!float x", b"!!int 0x", b"!x ")
-_YAML += (b"2024-99-99", b"2024-01-01", b"0o9", b"1:99", b".inf", b".nan", b"~", b"yes", b"=", b"{[1]: 2}", b"1: 2", b"null: 1")
+_BYTES = (
+    b"\0",
+    b"\xff",
+    b"\xfe\xff",
+    b"\xef\xbb\xbf",
+    b"\xc3\x28",
+    b"\xed\xa0\x80",
+    b"\r",
+    b"\n\n",
+    b"\x80\x04",
+    b"PK\x03\x04",
+)
+_JSON = (
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b'"',
+    b"null",
+    b"NaN",
+    b"-Infinity",
+    b"1e999",
+    b"9" * 5000,
+    b'"\\ud800"',
+    b"/**/",
+)
+_JSON += (
+    b"[" * 100_000,
+    b'{"a":' * 50_000,
+    b"-0",
+    b"01",
+    b"'",
+    b'{"a": 1, "a": 2}',
+    b"GGUF",
+    b"version https://git-lfs",
+)
+_YAML = (
+    b"&a [*a]",
+    b"*a",
+    b"<<: ",
+    b"<<: *a",
+    b"- ",
+    b": ",
+    b"? ",
+    b"|\n ",
+    b"> ",
+    b"---\n",
+    b"...\n",
+    b"%YAML 9.9\n---\n",
+    b"\t",
+)
+_YAML += (
+    b"!!python/object/apply:os.system ['touch pwned']",
+    b"!!binary |\n",
+    b"!!set {a}",
+    b"!!float x",
+    b"!!int 0x",
+    b"!x ",
+)
+_YAML += (
+    b"2024-99-99",
+    b"2024-01-01",
+    b"0o9",
+    b"1:99",
+    b".inf",
+    b".nan",
+    b"~",
+    b"yes",
+    b"=",
+    b"{[1]: 2}",
+    b"1: 2",
+    b"null: 1",
+)
 _YAML += (b"#", b"@", b"`", b"%", b"\xc2\x85", b"[" * 20_000, b"{a: " * 5_000, b"a: &a {b: 1}\n", b"? [a]\n: b\n")
-_TOML = (b"[a]\n", b"[[a]]\n", b"=", b'"""', b"'''", b"1979-05-27", b"inf", b"nan", b"a.b = 1\n", b"a = 1\n", b"[" * 20_000, b"0x", b"_")
+_TOML = (
+    b"[a]\n",
+    b"[[a]]\n",
+    b"=",
+    b'"""',
+    b"'''",
+    b"1979-05-27",
+    b"inf",
+    b"nan",
+    b"a.b = 1\n",
+    b"a = 1\n",
+    b"[" * 20_000,
+    b"0x",
+    b"_",
+)
 
 _LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
@@ -47,6 +144,16 @@ def break_json(draw: Random, data: bytes, others: Sequence[bytes] = ()) -> bytes
     if draw.random() < 0.3:
         return break_bytes(draw, data, _JSON, others)
     return _dumped(draw, _edited(draw, json.loads(data))).encode(errors="surrogatepass")
+
+
+def break_lines(draw: Random, data: bytes, others: Sequence[bytes] = ()) -> bytes:
+    """Change one line of a file of JSON lines, or its bytes."""
+    if draw.random() < 0.3:
+        return break_bytes(draw, data, _JSON, others)
+    lines = data.split(b"\n")
+    place = draw.choice([place for place, line in enumerate(lines) if line.strip()])
+    lines[place] = break_json(draw, lines[place], others).replace(b"\n", b"")
+    return b"\n".join(lines)
 
 
 def break_yaml(draw: Random, data: bytes, others: Sequence[bytes] = ()) -> bytes:

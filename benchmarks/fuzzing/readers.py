@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
 from torch import Tensor
 
-from benchmarks.fuzzing.mutate import break_bytes, break_json, break_safetensors, break_toml, break_yaml
+from benchmarks.fuzzing.mutate import break_bytes, break_json, break_lines, break_safetensors, break_toml, break_yaml
 from diagnostics import load_bases, task_vector_bases
 from diagnostics.errors import InputError
 from diagnostics.inputs.adapters import open_expert
@@ -105,7 +105,9 @@ parameters: {normalize: true, lambda: 1.0, int8_mask: true}
 dtype: float32
 tokenizer_source: base
 """
-_LINEAR = b"merge_method: linear\nbase_model: base\nmodels: [{model: news, parameters: {weight: 1}}]\nout_dtype: bfloat16\n"
+_LINEAR = (
+    b"merge_method: linear\nbase_model: base\nmodels: [{model: news, parameters: {weight: 1}}]\nout_dtype: bfloat16\n"
+)
 _TEXTS = b'{"text": "a good film", "label": 1}\n\n{"text": "\\u8981\\u7d04", "label": 0, "z": [1, {"a": null}]}\n'
 _PAIRS = b'{"x": "2 + 2 =", "y": " 4"}\n{"x": "", "y": "none"}\n'
 _TEMPLATE = b"""{% for message in messages %}{% if message['role'] == 'system' %}{{ '<s>' + message.content }}{% endif %}\
@@ -216,7 +218,9 @@ def _equal(first: Tensor, second: Tensor) -> bool:
     """Whether two tensors are the same to the bit."""
     if (first.dtype, first.shape) != (second.dtype, second.shape):
         return False
-    return first.numel() == 0 or torch.equal(*(each.contiguous().reshape(-1).view(torch.uint8) for each in (first, second)))
+    return first.numel() == 0 or torch.equal(
+        *(each.contiguous().reshape(-1).view(torch.uint8) for each in (first, second))
+    )
 
 
 def _agrees(found: Checkpoint, expected: Mapping[str, Tensor]) -> None:
@@ -232,8 +236,11 @@ def _in_parts(found: Checkpoint, name: str, value: Tensor) -> None:
     """A tensor read in parts is the tensor."""
     buffer = torch.empty(3 * 8, dtype=torch.uint8)
     with found.parts(name) as read:
-        parts = [read(start, min(start + 3, value.numel()), buffer).clone() for start in range(0, value.numel(), 3)]
-    assert not parts or _equal(torch.cat([part.view(torch.uint8) for part in parts]).view(value.dtype), value.reshape(-1)), name
+        parts = [
+            read(start, min(start + 3, value.numel()), buffer).view(torch.uint8).clone()
+            for start in range(0, value.numel(), 3)
+        ]
+    assert not parts or _equal(torch.cat(parts).view(value.dtype), value.reshape(-1)), name
 
 
 def _read_file(folder: Path) -> None:
@@ -280,7 +287,9 @@ def _read_shards(folder: Path) -> None:
 
 def _no_decoy(found: Mapping[str, Tensor]) -> None:
     """Nothing was read from beside the folder."""
-    assert not any((value.double() == _DECOY).any() for value in found.values()), "read from outside"
+    for value in found.values():
+        if value.dtype in (torch.float32, torch.float64, torch.bfloat16, torch.int64):
+            assert not (value == value.new_tensor(_DECOY)).any(), "read from outside"
 
 
 _ADAPTER = {
@@ -351,7 +360,10 @@ def _write_bases(folder: Path) -> None:
     """Two bases, their index, and a decoy outside."""
     _decoy(folder)
     base = {"net.proj.weight": torch.zeros(4, 3)}
-    experts = {name: {"net.proj.weight": torch.full((4, 3), value)} for name, value in zip("abc", (1.0, 2.0, -3.0), strict=True)}
+    experts = {
+        name: {"net.proj.weight": torch.full((4, 3), value)}
+        for name, value in zip("abc", (1.0, 2.0, -3.0), strict=True)
+    }
     task_vector_bases(base, experts, k=2, resamples=1).save(folder)
 
 
@@ -370,7 +382,12 @@ _TOKENIZER = {
     "normalizer": None,
     "pre_tokenizer": {"type": "Whitespace"},
 }
-_SETTINGS = {"bos_token": "<s>", "eos_token": {"content": "</s>"}, "add_bos_token": True, "chat_template": "{{ messages }}"}
+_SETTINGS = {
+    "bos_token": "<s>",
+    "eos_token": {"content": "</s>"},
+    "add_bos_token": True,
+    "chat_template": "{{ messages }}",
+}
 
 
 def _write_tokenizer(folder: Path) -> None:
@@ -412,7 +429,7 @@ READERS: dict[str, Reader] = {
     ),
     "audit": Reader(
         _text_files(**{"audit.yaml": _AUDIT}),
-        {"audit.yaml": break_yaml, "a.jsonl": break_bytes},
+        {"audit.yaml": break_yaml, "a.jsonl": break_lines},
         lambda folder: _read_audit(folder / "audit.yaml"),
         (_RUN,),
     ),
@@ -435,8 +452,8 @@ READERS: dict[str, Reader] = {
         _read_adapter,
     ),
     "bases": Reader(_write_bases, {"bases.json": break_json, "basis-1.safetensors": break_safetensors}, _read_bases),
-    "texts": Reader(_text_files(**{"data.jsonl": _TEXTS}), {"data.jsonl": break_bytes}, _read_texts, (_PAIRS,)),
-    "pairs": Reader(_text_files(**{"data.jsonl": _PAIRS}), {"data.jsonl": break_bytes}, _read_pairs, (_TEXTS,)),
+    "texts": Reader(_text_files(**{"data.jsonl": _TEXTS}), {"data.jsonl": break_lines}, _read_texts, (_PAIRS,)),
+    "pairs": Reader(_text_files(**{"data.jsonl": _PAIRS}), {"data.jsonl": break_lines}, _read_pairs, (_TEXTS,)),
     "tensors of data": Reader(_write_data, {"data.safetensors": break_safetensors}, _read_data, (_tensor_file(1),)),
     "tokenizer files": Reader(
         _write_tokenizer, {"tokenizer.json": break_json, "tokenizer_config.json": break_json}, _read_tokenizer

@@ -113,7 +113,9 @@ def try_reader(label: str, inputs: int, seed: int, keep: Path | None = None) -> 
                     if found not in failures and keep:
                         (keep / f"{label} {len(failures)} {Path(name).name}").write_bytes(content)
                     failures[found] = failures.get(found, 0) + 1
-        strays = sorted(path.name for path in Path(home).iterdir() if path.name not in ("work", "outside", "outside.safetensors"))
+        strays = sorted(
+            path.name for path in Path(home).iterdir() if path.name not in ("work", "outside", "outside.safetensors")
+        )
     assert not strays, f"written outside of the folder: {strays}"
     return {
         "inputs": inputs,
@@ -150,7 +152,10 @@ def show(stored: dict[str, Any], console: Console) -> None:
     for label, row in stored["readers"].items():
         counts = (f"{row[kind]:,}" for kind in ("inputs", "accepted", "refused", "failed"))
         table.add_row(label, *counts, f"{1e3 * row['slowest_seconds']:.0f}")
-    sums = (f"{sum(row[kind] for row in stored['readers'].values()):,}" for kind in ("inputs", "accepted", "refused", "failed"))
+    sums = (
+        f"{sum(row[kind] for row in stored['readers'].values()):,}"
+        for kind in ("inputs", "accepted", "refused", "failed")
+    )
     table.add_row("all", *sums, "")
     console.print(table)
 
@@ -174,7 +179,10 @@ def main(arguments: list[str] | None = None) -> None:
         return
     whole = not (options.quick or options.only or options.seed or options.inputs != INPUTS)
     inputs = QUICK if options.quick else options.inputs
-    show(run(RESULTS if whole else None, options.only or list(READERS), inputs, options.seed, options.keep, console), console)
+    show(
+        run(RESULTS if whole else None, options.only or list(READERS), inputs, options.seed, options.keep, console),
+        console,
+    )
 
 
 if __name__ == "__main__":

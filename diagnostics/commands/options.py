@@ -10,6 +10,7 @@ import typer
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.config import RunConfig, load_config
+from diagnostics.inputs.paths import user_path
 from diagnostics.inputs.placement import DTYPES
 from diagnostics.inputs.recipe_config import recipe_config
 from diagnostics.inputs.recipes import is_recipe
@@ -46,7 +47,7 @@ def _writable(option: str, path: Path | None) -> Path | None:
     """Refuse a file in a folder that is not there, and a folder in place of a file."""
     if path is None:
         return None
-    path = path.expanduser()
+    path = user_path(path)
     if path.is_dir():
         raise InputError(f"{option}: expected a file; found the folder {path}. Add a file name to it.")
     if not path.parent.is_dir():

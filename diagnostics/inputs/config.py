@@ -9,8 +9,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 from pydantic import field_validator as validates
 
-from diagnostics.inputs.documents import Count, Document, Name, Part, finite, is_config_file, nearest
+from diagnostics.inputs.documents import Count, Document, Finite, Name, Part, Seed, finite, is_config_file, nearest
 from diagnostics.inputs.examples import refuse_input
+from diagnostics.inputs.paths import user_path
 from diagnostics.inputs.placement import DTYPES
 from diagnostics.inputs.pretrained import load_problem
 from diagnostics.inputs.problem import Coefficients, MergeProblem
@@ -34,7 +35,7 @@ _KEYS = {
     "instructions": ("texts by name of the expert", "instructions: {news: 'Summarise: ', mail: 'Answer: '}"),
     "device": ("where models are evaluated", "device: cuda"),
     "dtype": (f"one of {list(DTYPES)}", "dtype: float32"),
-    "seed": ("a whole number from 0 on", "seed: 0"),
+    "seed": ("a whole number from 0 to below 2^63", "seed: 0"),
     "target": ("the name of an expert or a path", "target: news"),
 }
 
@@ -53,14 +54,14 @@ class Columns(Part):
 class Options(Part):
     """Settings of a merge method, as :func:`diagnostics.merged_update` takes them."""
 
-    density: float | dict[str, float] | None = None
-    seed: Annotated[StrictInt, Field(ge=0)] | None = None
+    density: Finite | dict[str, Finite] | None = None
+    seed: Seed | None = None
     majority_sign: Name | None = None
     convention: Name | None = None
     normalize: StrictBool | None = None
     rescale: StrictBool | None = None
-    scale: float | None = None
-    base_weight: float | None = None
+    scale: Finite | None = None
+    base_weight: Finite | None = None
 
 
 class RunConfig(Document):
@@ -104,7 +105,7 @@ class RunConfig(Document):
     instructions: dict[Name, StrictStr] | None = None
     device: Name | None = None
     dtype: Name | None = None
-    seed: Annotated[StrictInt, Field(ge=0)] = 0
+    seed: Seed = 0
     target: Name | None = None
 
     @validates("coefficients", mode="plain")
@@ -230,7 +231,7 @@ class RunConfig(Document):
         if name is None or name in experts:
             target = None if name is None else experts.pop(name)
             return experts, target
-        return experts, Path(given).expanduser() if given else self.path("target", name)
+        return experts, user_path(given) if given else self.path("target", name)
 
     def _need(self, key: str) -> Any:
         """A section that the command cannot do without."""

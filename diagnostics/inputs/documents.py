@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,15 +12,19 @@ from types import UnionType
 from typing import Annotated, Any, ClassVar, Self, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictInt, StrictStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StrictInt, StrictStr, ValidationError
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.examples import refuse_input
+from diagnostics.inputs.paths import user_path
 
-__all__ = ["Count", "Document", "Name", "Part", "finite", "is_config_file", "nearest", "read_content"]
+__all__ = ["Count", "Document", "Finite", "Name", "Part", "Seed", "finite", "is_config_file", "nearest", "read_content"]
 
 Name = Annotated[StrictStr, Field(min_length=1)]
 Count = Annotated[StrictInt, Field(ge=1)]
+Seed = Annotated[StrictInt, Field(ge=0, lt=2**63)]
+# Larger integers are no number of the arithmetic used; NaN compares as neither.
+_LARGEST = sys.float_info.max
 
 
 class Part(BaseModel):
@@ -55,7 +59,7 @@ class Document(Part):
             InputError: If the file cannot be read, has an unknown key, lacks one, or has a value of the wrong kind;
                 the message names file, key, value and remedy, for each mistake.
         """
-        file = Path(path).expanduser()
+        file = user_path(path)
         content = _mapping(file, cls)
         messages = list(_unknown(content, cls))
         if not messages:
@@ -86,7 +90,7 @@ class Document(Part):
         Raises:
             InputError: If nothing is there.
         """
-        path = self.folder / Path(given).expanduser()
+        path = user_path(self.folder / user_path(given))
         if not path.exists():
             remedy = "Paths are relative to the folder of the configuration."
             refuse_input(f"{self._file}: {key}", "a file or folder", f"{given!r}: nothing at {path}", remedy)
@@ -121,9 +125,12 @@ def finite(value: object) -> float:
         >>> finite(1)
         1.0
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST <= value <= _LARGEST:
         raise ValueError(value)
     return float(value)
+
+
+Finite = Annotated[float, BeforeValidator(finite)]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -156,7 +163,7 @@ def read_content(path: str | Path) -> Any:
     Raises:
         InputError: If the file cannot be read, has another ending, or is not valid.
     """
-    file = Path(path).expanduser()
+    file = user_path(path)
     if not is_config_file(file):
         found = file.suffix or "no ending"
         refuse_input(file, f"a configuration ending in {', '.join(_READERS)}", found, "Rename it, or pass another.")
@@ -164,8 +171,8 @@ def read_content(path: str | Path) -> Any:
         return _READERS[file.suffix.lower()](file.read_text(encoding="utf-8"))
     except OSError as error:
         refuse_input(file, "a configuration file", error.strerror or str(error), "Check the path.")
-    except (yaml.YAMLError, ValueError) as error:
-        found = " ".join(str(error).split())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        found = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
         refuse_input(file, f"valid {'TOML' if file.suffix.lower() == '.toml' else 'YAML'}", found, "Correct it there.")
 
 
@@ -209,7 +216,7 @@ def _message(keys: Mapping[str, tuple[str, str]], content: Any, error: Mapping[s
     where, inner = [], content
     for part in error["loc"]:
         # Beyond the document's own keys come names of types, which say nothing to its writer.
-        if not isinstance(inner, list) and not (isinstance(inner, dict) and part in inner):
+        if not (isinstance(part, int) if isinstance(inner, list) else isinstance(inner, dict) and part in inner):
             break
         where.append(str(part))
         inner = inner[part]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.checkpoints import load_parameters
+from diagnostics.inputs.paths import user_path
 
 __all__ = [
     "COLUMNS",
@@ -77,7 +78,7 @@ def read_texts(path: str | Path, columns: Mapping[str, str] | None = None) -> Te
         ...     read_texts(file.name).labels
         (1,)
     """
-    file = Path(path).expanduser()
+    file = user_path(path)
     rows = _some_rows(file)
     given = columns or {}
     text = _choose(file, "text", given.get("text"), rows[0][1])
@@ -106,7 +107,7 @@ def read_pairs(path: str | Path, columns: Mapping[str, str] | None = None) -> li
         ...     read_pairs(file.name)
         [('2 + 2 =', ' 4')]
     """
-    file = Path(path).expanduser()
+    file = user_path(path)
     rows = _some_rows(file)
     given = columns or {}
     x, y = (_choose(file, role, given.get(role), rows[0][1]) for role in ("x", "y"))
@@ -174,7 +175,7 @@ def read_tensors(
         ...     read_tensors(file.name)[1]
         tensor([0, 1])
     """
-    file = Path(path).expanduser()
+    file = user_path(path)
     tensors, given = load_parameters(file), columns or {}
     inputs, targets = (_choose(file, role, given.get(role), tensors) for role in ("inputs", "targets"))
     for name, tensor in tensors.items():
@@ -247,8 +248,9 @@ def _row(where: str, line: str) -> dict[str, Any]:
     remedy = 'Write each example on a line of its own, as {"text": "…", "label": 0}.'
     try:
         row = json.loads(line)
-    except ValueError as error:
-        refuse_input(where, "a JSON object", f"{_short(line)} ({error})", remedy)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        refuse_input(where, "a JSON object", f"{_short(line)} ({reason})", remedy)
     if not isinstance(row, dict):
         refuse_input(where, "a JSON object", _short(line), remedy)
     return row

@@ -1,19 +1,19 @@
-"""Writing a file whole or not at all."""
+"""Writing files whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
 
 from diagnostics.errors import InputError
 
-__all__ = ["write_atomic", "write_tensors"]
+__all__ = ["replaced_together", "write_atomic"]
 
 
 def write_atomic(path: str | Path, text: str) -> None:
@@ -43,19 +43,40 @@ def write_atomic(path: str | Path, text: str) -> None:
     _replace(path, write)
 
 
-def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write tensors to a safetensors file, so that whatever happens it holds the old tensors or the new.
+@contextmanager
+def replaced_together(folder: str | Path, last: str) -> Iterator[Path]:
+    """Write several files of a folder, so that whatever happens before all are written the old ones are still there.
 
     Args:
-        path: Where to.
-        tensors: Tensors by name.
-        metadata: Text to store in the file's header.
+        folder: Their folder; made if it is not there.
+        last: The name of the file that is moved in place after all others, and whose old version goes before them.
+
+    Yields:
+        An empty folder for drafts, which get their places when the block ends.
 
     Raises:
-        InputError: If the folder does not exist or cannot be written in, or something that is no file is there.
+        InputError: If the folder cannot be written in.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as home:
+        ...     with replaced_together(home, last="index") as drafts:
+        ...         _, _ = (drafts / "a").write_text("1"), (drafts / "index").write_text("a")
+        ...     sorted(path.name for path in Path(home).iterdir())
+        ['a', 'index']
     """
-    dense = {name: value.detach().contiguous() for name, value in tensors.items()}
-    _replace(path, lambda draft: save_file(dense, draft, dict(metadata) if metadata else None))
+    home = Path(folder)
+    drafts = home / f".{secrets.token_hex(4)}.tmp"
+    with _writing(home):
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            drafts.mkdir()
+            yield drafts
+            (home / last).unlink(missing_ok=True)
+            for draft in sorted(drafts.iterdir(), key=lambda path: path.name == last):
+                draft.replace(home / draft.name)
+        finally:
+            shutil.rmtree(drafts, ignore_errors=True)
 
 
 def _replace(path: str | Path, write: Callable[[Path], None]) -> None:
@@ -63,15 +84,24 @@ def _replace(path: str | Path, write: Callable[[Path], None]) -> None:
     # A link is written through: replacing it would leave the file it points to as it was.
     target = Path(path).resolve()
     if not target.parent.is_dir():
-        raise InputError(f"cannot write {path}: the folder {target.parent} does not exist; create it first")
+        raise InputError(f"{path}: expected a folder to write in; found no {target.parent}. Create it first.")
     if target.exists() and not target.is_file():
-        raise InputError(f"cannot write {path}: it is there already and is not a file; give another name")
+        raise InputError(f"{path}: expected a file to write; found something else there. Give another name.")
     draft = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
+    with _writing(path):
+        try:
+            write(draft)
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(path: str | Path) -> Iterator[None]:
+    """Say which file could not be written, and why."""
     try:
-        write(draft)
-        draft.replace(target)
+        yield
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot write {path}: {reason}; free or choose another folder") from error
-    finally:
-        draft.unlink(missing_ok=True)
+        remedy = "Make room or choose another place; what was there is as it was."
+        raise InputError(f"{path}: expected to write it; found: {reason}. {remedy}") from error

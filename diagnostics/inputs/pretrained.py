@@ -18,6 +18,7 @@ from diagnostics.inputs.alignment import align, find_differences
 from diagnostics.inputs.checkpoints import Checkpoint, is_adapter, open_checkpoint
 from diagnostics.inputs.encoding import UNREADABLE, TruncationWarning, encode, open_tokenizer, transformers
 from diagnostics.inputs.examples import class_targets, is_tensor_file, listed, read_tensors, read_texts, refuse_input
+from diagnostics.inputs.paths import user_path
 from diagnostics.inputs.placement import Placement
 from diagnostics.inputs.pretrained_lm import causal_lm_tasks
 from diagnostics.inputs.problem import MergeProblem
@@ -71,7 +72,7 @@ def load_problem(
     Raises:
         InputError: If names, folders, data or models do not fit together.
     """
-    base, experts, data = _path(base), _paths(experts), _paths(data)
+    base, experts, data = user_path(base), _paths(experts), _paths(data)
     _check_names(experts, data)
     placed: dict[str, Any] = {"device": device, "dtype": dtype}
     Placement.named(device, dtype)  # refused now and not after all models are read
@@ -330,11 +331,6 @@ def _check_names(experts: Mapping[str, Path], data: Mapping[str, Path]) -> None:
         )
 
 
-def _path(path: str | Path) -> Path:
-    """A path with the home folder filled in."""
-    return Path(path).expanduser()
-
-
 def _paths(paths: Mapping[str, str | Path]) -> dict[str, Path]:
     """Paths by name with the home folder filled in."""
-    return {name: _path(path) for name, path in paths.items()}
+    return {name: user_path(path) for name, path in paths.items()}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from diagnostics.errors import InputError
+from diagnostics.inputs.checkpoints import read_json
 from diagnostics.inputs.config import Options, RunConfig
 from diagnostics.inputs.documents import nearest
+from diagnostics.inputs.examples import refuse_input
+from diagnostics.inputs.paths import user_path
 from diagnostics.inputs.recipes import Recipe, read_recipe
 
 __all__ = ["recipe_config"]
@@ -38,7 +40,7 @@ def recipe_config(
     config = RunConfig(
         base=str(recipe.base.resolve()),
         experts={name: str(expert.resolve()) for name, expert in recipe.experts.items()},
-        data={name: str(Path(file).expanduser().resolve()) for name, file in data.items()},
+        data={name: str(user_path(file).resolve()) for name, file in data.items()},
         kind=kind or _kind_of(recipe.base),
         coefficients=dict(recipe.weights),
         method=settings.pop("method"),
@@ -68,9 +70,8 @@ def _check_data(path: str | Path, recipe: Recipe, data: Mapping[str, str | Path]
 def _kind_of(base: Path) -> str:
     """What a model folder says it is; a classifier where it says nothing."""
     file = base / "config.json"
-    architectures = json.loads(file.read_text()).get("architectures") or [] if file.exists() else []
-    return (
-        "causal-lm"
-        if any("CausalLM" in each or "LMHead" in each for each in architectures)
-        else "sequence-classification"
-    )
+    architectures = read_json(file).get("architectures") or [] if file.exists() else []
+    if not isinstance(architectures, list) or not all(isinstance(each, str) for each in architectures):
+        refuse_input(f"{file}: architectures", "a list of names", repr(architectures), "Save the model again.")
+    text = any("CausalLM" in each or "LMHead" in each for each in architectures)
+    return "causal-lm" if text else "sequence-classification"

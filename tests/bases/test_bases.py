@@ -275,7 +275,7 @@ def test_damaged_folders_are_refused(tmp_path):
     with pytest.raises(InputError, match="every expert in one cluster"):
         load_bases(home, base)
     (home / "bases.json").write_text(json.dumps({**index, "format": 7}))
-    with pytest.raises(InputError, match="format 7"):
+    with pytest.raises(InputError, match=r"format: Input should be 1, 7"):
         load_bases(home, base)
     (home / "bases.json").write_text(json.dumps(index))
     with pytest.raises(MismatchError, match="shape"):
