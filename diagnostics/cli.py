@@ -24,7 +24,7 @@ from diagnostics.commands.options import (
     parse_coefficients,
 )
 from diagnostics.commands.problem import build_problem
-from diagnostics.commands.terminal import Answer, Commands, Output
+from diagnostics.commands.terminal import Answer, Commands, Output, interruptible
 from diagnostics.errors import InputError
 from diagnostics.inputs.config import RunConfig, load_config
 from diagnostics.inputs.problem import MergeProblem
@@ -46,7 +46,8 @@ app = typer.Typer(
     cls=Commands,
     name="diagnostics",
     help="Predict whether a task-arithmetic merge will work, and measure why.",
-    epilog="Exit status: 0 answered, 1 the answer is no, 2 the input is wrong, 3 a fault of this program.",
+    epilog="Exit status: 0 answered, 1 the answer is no, 2 the input is wrong, 3 a fault of this program, "
+    "130 or 143 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -285,9 +286,10 @@ def demo_command(
 
 
 def main() -> None:
-    """Run the command line; a fault of the program must not look like the answer no."""
+    """Run the command line; neither a fault of the program nor an interrupt may look like the answer no."""
     try:
-        app()
+        with interruptible():
+            app()
     except Exception:
         traceback.print_exc()
         sys.exit(3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -208,7 +209,7 @@ def _edited(draw: Random, value: Any) -> Any:
     for _ in range(draw.choice((1, 1, 2, 3))):
         places = list(_places(value))
         if not places:
-            return draw.choice(_VALUES)
+            return deepcopy(draw.choice(_VALUES))
         inside, key = draw.choice(places)
         edit = draw.randrange(5)
         if edit == 0:
@@ -217,11 +218,11 @@ def _edited(draw: Random, value: Any) -> Any:
             inside[str(draw.choice(_TEXTS))] = inside.pop(key)
         elif edit == 2:
             other, name = draw.choice(places)
-            inside[key] = json.loads(json.dumps(other[name])) if name in _keys(other) else None
+            inside[key] = deepcopy(other[name]) if name in _keys(other) else None
         elif edit == 3 and isinstance(inside[key], int | float):
             inside[key] = draw.choice((inside[key] + 1, -inside[key], inside[key] * 8, str(inside[key])))
         else:
-            inside[key] = draw.choice(_VALUES)
+            inside[key] = deepcopy(draw.choice(_VALUES))
     return value
 
 

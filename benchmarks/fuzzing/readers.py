@@ -110,9 +110,11 @@ _LINEAR = (
 )
 _TEXTS = b'{"text": "a good film", "label": 1}\n\n{"text": "\\u8981\\u7d04", "label": 0, "z": [1, {"a": null}]}\n'
 _PAIRS = b'{"x": "2 + 2 =", "y": " 4"}\n{"x": "", "y": "none"}\n'
-_TEMPLATE = b"""{% for message in messages %}{% if message['role'] == 'system' %}{{ '<s>' + message.content }}{% endif %}\
-{{ '<|' + message['role'] + '|>\\n' + message['content'] | trim + '</s>' }}{% endfor %}{% if add_generation_prompt %}\
-{{ '<|assistant|>' }}{% endif %}"""
+_TEMPLATE = (
+    b"{% for message in messages %}{% if message['role'] == 'system' %}{{ '<s>' + message.content }}{% endif %}"
+    b"{{ '<|' + message['role'] + '|>\\n' + message['content'] | trim + '</s>' }}{% endfor %}"
+    b"{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
 
 
 def tensors(seed: int = 0) -> dict[str, Tensor]:

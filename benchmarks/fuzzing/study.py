@@ -104,7 +104,7 @@ def try_reader(label: str, inputs: int, seed: int, keep: Path | None = None) -> 
         reader.write(folder)
         reader.read(folder)  # what is not broken is read
         with limits(SECONDS, MEMORY):
-            for number in range(inputs):
+            for _ in range(inputs):
                 started = time.perf_counter()
                 found, name, content = attempt(reader, folder, draw)
                 slowest = max(slowest, time.perf_counter() - started)

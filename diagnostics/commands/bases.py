@@ -95,7 +95,9 @@ def _models(paths: list[Path], merge: str, output: Output) -> tuple[Source, dict
     base, experts, config = read_models("bases", paths)
     if merge == "fisher":
         if config is None:
-            raise InputError("--merge: fisher needs data; found models alone. Write a configuration with data: in it.")
+            raise InputError(
+                "--merge: expected data beside fisher; found models alone. Write a configuration with data: in it."
+            )
         with output.working() as progress:
             problem = build_problem(config, output, progress)
         return problem.base, dict(problem.experts), {"tasks": problem.tasks}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,9 +29,10 @@ from diagnostics.report.provenance import footer
 from diagnostics.report.text import render_text
 from diagnostics.report.wording import clean
 
-__all__ = ["Answer", "Commands", "Output", "by_share"]
+__all__ = ["Answer", "Commands", "Output", "by_share", "interruptible"]
 
 ANSWERED, NO, WRONG_INPUT, FAULT = 0, 1, 2, 3
+_INTERRUPTED: dict[Any, str] = {128 + signal.SIGINT: "Interrupted", 128 + signal.SIGTERM: "Ended from outside"}
 
 
 class Commands(TyperGroup):
@@ -158,6 +161,27 @@ class Output:
             render_text(document, Console(), page=self.html)
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """End this process in order where it is interrupted or asked to end, with the status that shells give.
+
+    Files are written whole or not at all, and what was only begun is removed on the way out.
+
+    Yields:
+        Nothing.
+    """
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt) as end:
+        status = end.code if isinstance(end, SystemExit) else 128 + signal.SIGINT
+        if status in _INTERRUPTED:
+            _say(f"{_INTERRUPTED[status]}: no answer was given; every file is whole, or as it was before.", "red")
+        sys.exit(status)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def by_share(progress: Callable[[str], None], step: str) -> Callable[[float], None]:
     """Report a long step by the share of it that is done, every tenth once.
 
@@ -185,6 +209,11 @@ def by_share(progress: Callable[[str], None], step: str) -> Callable[[float], No
             progress(f"{step}: {10 * tenth}%")
 
     return show
+
+
+def _end(number: int, frame: Any) -> None:
+    """End this process as an exception does, which leaves nothing half done behind."""
+    sys.exit(128 + number)
 
 
 def _say(message: str, style: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 import tomllib
@@ -14,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Self, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StrictInt, StrictStr, ValidationError
 
-from diagnostics.errors import InputError
+from diagnostics.errors import InputError, nearest
 from diagnostics.inputs.examples import refuse_input
 from diagnostics.inputs.paths import user_path
 
@@ -133,24 +132,6 @@ def finite(value: object) -> float:
 Finite = Annotated[float, BeforeValidator(finite)]
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Hint at the name that was meant.
-
-    Args:
-        name: What was written.
-        known: What could have been.
-
-    Returns:
-        A sentence.
-
-    Example:
-        >>> nearest("mial", ["news", "mail"])
-        "Did you mean 'mail'?"
-    """
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"Did you mean {near[0]!r}?" if near else "Check the spelling."
-
-
 def read_content(path: str | Path) -> Any:
     """Read what a configuration holds, whatever it is.
 
@@ -172,7 +153,8 @@ def read_content(path: str | Path) -> Any:
     except OSError as error:
         refuse_input(file, "a configuration file", error.strerror or str(error), "Check the path.")
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        found = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        found = " ".join(str(error).replace(' in "<unicode string>",', " at").split())
+        found = "brackets nested too deeply" if isinstance(error, RecursionError) else found
         refuse_input(file, f"valid {'TOML' if file.suffix.lower() == '.toml' else 'YAML'}", found, "Correct it there.")
 
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from diagnostics.errors import InputError
 
-__all__ = ["replaced_together", "write_atomic"]
+__all__ = ["replace_file", "replaced_together", "write_atomic"]
 
 
 def write_atomic(path: str | Path, text: str) -> None:
@@ -40,7 +40,7 @@ def write_atomic(path: str | Path, text: str) -> None:
             stream.flush()
             os.fsync(stream.fileno())
 
-    _replace(path, write)
+    replace_file(path, write)
 
 
 @contextmanager
@@ -79,16 +79,31 @@ def replaced_together(folder: str | Path, last: str) -> Iterator[Path]:
             shutil.rmtree(drafts, ignore_errors=True)
 
 
-def _replace(path: str | Path, write: Callable[[Path], None]) -> None:
-    """Write under another name, then move in place."""
+def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
+    """Write a file under another name, then move it in place.
+
+    Args:
+        path: Where to.
+        write: Writes a file at the path that it is given.
+
+    Raises:
+        InputError: If the folder does not exist or cannot be written in, or something that is no file is there.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     replace_file(Path(folder) / "a", lambda draft: draft.write_bytes(b"text"))
+        ...     (Path(folder) / "a").read_text()
+        'text'
+    """
     # A link is written through: replacing it would leave the file it points to as it was.
     target = Path(path).resolve()
-    if not target.parent.is_dir():
-        raise InputError(f"{path}: expected a folder to write in; found no {target.parent}. Create it first.")
-    if target.exists() and not target.is_file():
-        raise InputError(f"{path}: expected a file to write; found something else there. Give another name.")
     draft = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
     with _writing(path):
+        if not target.parent.is_dir():
+            raise InputError(f"{path}: expected a folder to write in; found no {target.parent}. Create it first.")
+        if target.exists() and not target.is_file():
+            raise InputError(f"{path}: expected a file to write; found something else there. Give another name.")
         try:
             write(draft)
             draft.replace(target)

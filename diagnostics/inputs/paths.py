@@ -30,9 +30,11 @@ def user_path(path: str | Path) -> Path:
         raise InputError(f"expected a path; found {type(path).__name__} {path!r}. Pass a string or a pathlib.Path.")
     try:
         full = Path(path).expanduser()
-        full.exists()
+        full.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
     except (OSError, RuntimeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
         shown = str(path) if len(str(path)) <= 80 else f"{str(path)[:79]}…"
         raise InputError(f"{shown!r}: expected a path; found one that cannot be read: {reason}. Correct it.") from error
     return full

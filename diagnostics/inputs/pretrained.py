@@ -326,8 +326,8 @@ def _check_names(experts: Mapping[str, Path], data: Mapping[str, Path]) -> None:
     lone_experts, lone_data = sorted(set(experts) - set(data)), sorted(set(data) - set(experts))
     if lone_experts or lone_data or not experts:
         raise InputError(
-            "experts and data must have the same names and there must be at least one; "
-            f"experts without data: {lone_experts}, data without an expert: {lone_data}"
+            "experts and data: expected the same names in both, at least one; "
+            f"found experts without data: {lone_experts}, data without an expert: {lone_data}. Give each its partner."
         )
 
 
