@@ -12,11 +12,30 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save, save_file
 from torch import Tensor
 
 from benchmarks.fuzzing.mutate import break_bytes, break_json, break_lines, break_safetensors, break_toml, break_yaml
-from diagnostics import load_bases, task_vector_bases
+from benchmarks.fuzzing.samples import (
+    AUDIT,
+    DECOY,
+    LINEAR,
+    PAIRS,
+    RECIPE,
+    RUN,
+    RUN_LISTS,
+    RUN_TOML,
+    TEMPLATE,
+    TEXTS,
+    tensor_file,
+    text_files,
+    write_adapter,
+    write_bases,
+    write_data,
+    write_file,
+    write_shards,
+    write_tokenizer,
+)
+from diagnostics import load_bases
 from diagnostics.errors import InputError
 from diagnostics.inputs.adapters import open_expert
 from diagnostics.inputs.audit_config import load_audit_config
@@ -30,9 +49,6 @@ from diagnostics.inputs.tokenizer_files import read_tokenizer
 __all__ = ["READERS", "Reader"]
 
 Breaker = Callable[[Random, bytes, list[bytes]], bytes]
-
-# Every tensor of every file is made of small whole numbers; the decoy beside the folder is made of these.
-_DECOY = 666.0
 
 
 @dataclass(frozen=True)
@@ -50,106 +66,6 @@ class Reader:
     broken: Mapping[str, Breaker]
     read: Callable[[Path], None]
     others: tuple[bytes, ...] = ()
-
-
-_RUN = b"""base: models/base
-experts: {news: models/news, mail: models/mail}
-data:
-  news: news.jsonl
-  mail: mail.jsonl
-kind: sequence-classification
-coefficients: {news: 0.5, mail: 1e-1}
-private: ['classifier.*']
-method: ties
-options: {density: 0.5, convention: mergekit, normalize: true, seed: 3}
-tolerance: 0.1
-batch_size: 64
-columns: {text: review, label: stars}
-instructions: {news: 'Summarise: '}
-seed: 0
-target: news
-"""
-_RUN_LISTS = b"base: base\nexperts: {a: a}\ncoefficients: [0.5]\noptions: {density: {a: 1}, scale: 2, rescale: false}\n"
-_RUN_TOML = b"""base = "models/base"
-coefficients = [0.5, 0.3]
-tolerance = 0.1
-private = ["a.*"]
-[experts]
-news = "models/news"
-mail = "models/mail"
-[options]
-density = { news = 0.5, mail = 1 }
-"""
-_AUDIT = b"""model: models/base
-components:
-  summarise: {instruction: 'Summarise: ', data: a.jsonl}
-  translate: {instruction: 'In German: ', data: b.jsonl}
-target: {data: a.jsonl}
-alphas: {summarise: 1, translate: 0.5}
-parameters: ['*.self_attn.*']
-limit: 0.7
-folds: 4
-examples: 1
-columns: {x: x, y: y}
-bos: auto
-"""
-_RECIPE = b"""merge_method: ties
-base_model: base
-models:
-  - model: base
-  - model: news
-    parameters: {weight: 0.5, density: 0.5}
-  - model: base+mail
-    parameters: {weight: 0.3, density: 1}
-parameters: {normalize: true, lambda: 1.0, int8_mask: true}
-dtype: float32
-tokenizer_source: base
-"""
-_LINEAR = (
-    b"merge_method: linear\nbase_model: base\nmodels: [{model: news, parameters: {weight: 1}}]\nout_dtype: bfloat16\n"
-)
-_TEXTS = b'{"text": "a good film", "label": 1}\n\n{"text": "\\u8981\\u7d04", "label": 0, "z": [1, {"a": null}]}\n'
-_PAIRS = b'{"x": "2 + 2 =", "y": " 4"}\n{"x": "", "y": "none"}\n'
-_TEMPLATE = (
-    b"{% for message in messages %}{% if message['role'] == 'system' %}{{ '<s>' + message.content }}{% endif %}"
-    b"{{ '<|' + message['role'] + '|>\\n' + message['content'] | trim + '</s>' }}{% endfor %}"
-    b"{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
-
-
-def tensors(seed: int = 0) -> dict[str, Tensor]:
-    """A small model of several dtypes."""
-    draw = torch.Generator().manual_seed(seed)
-
-    def some(*shape: int) -> Tensor:
-        return torch.randint(-9, 9, shape, generator=draw)
-
-    return {
-        **{"net.proj.weight": some(4, 3).float(), "net.head.weight": some(4, 4).float()},
-        **{"net.emb.weight": some(5, 3).bfloat16(), "net.steps": some(2).long(), "net.norm.bias": some(4).double()},
-    }
-
-
-def _decoy(folder: Path) -> None:
-    """A model beside the folder, under names that broken paths lead to."""
-    outside = folder.parent / "outside"
-    outside.mkdir(exist_ok=True)
-    model = {name: torch.full_like(value, _DECOY) for name, value in tensors().items()}
-    for path in (outside.with_suffix(".safetensors"), outside / "model.safetensors"):
-        save_file(model, path)
-
-
-def _text_files(**contents: bytes) -> Callable[[Path], None]:
-    """Writes files, and the folders and data that configurations name."""
-
-    def write(folder: Path) -> None:
-        for name in ("models/base", "models/news", "models/mail", "base", "news", "mail"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        (folder / "base" / "config.json").write_text('{"architectures": ["BertForSequenceClassification"]}')
-        for name, content in {"a.jsonl": _PAIRS, "b.jsonl": _PAIRS, **contents}.items():
-            (folder / name).write_bytes(content)
-
-    return write
 
 
 def _read_run(path: Path) -> None:
@@ -259,24 +175,6 @@ def _read_file(folder: Path) -> None:
     _agrees(found, expected)
 
 
-def _write_file(folder: Path) -> None:
-    save_file(tensors(), folder / "model.safetensors", {"format": "pt"})
-
-
-def _write_shards(folder: Path) -> None:
-    """Two shards and their index, with a decoy outside."""
-    _decoy(folder)
-    shards = {"one.safetensors": {}, "two.safetensors": {}}
-    names = list(shards)
-    weight_map = {name: names[number % 2] for number, name in enumerate(tensors())}
-    for name, value in tensors().items():
-        shards[weight_map[name]][name] = value
-    for name, content in shards.items():
-        save_file(content, folder / name)
-    index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-
-
 def _read_shards(folder: Path) -> None:
     """An index: what it names, from shards in its folder."""
     found = open_checkpoint(folder)
@@ -291,31 +189,7 @@ def _no_decoy(found: Mapping[str, Tensor]) -> None:
     """Nothing was read from beside the folder."""
     for value in found.values():
         if value.dtype in (torch.float32, torch.float64, torch.bfloat16, torch.int64):
-            assert not (value == value.new_tensor(_DECOY)).any(), "read from outside"
-
-
-_ADAPTER = {
-    **{"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["proj", "head", "emb"], "use_rslora": False},
-    **{"rank_pattern": {"proj": 1}, "alpha_pattern": {"^net.head": 3}, "modules_to_save": ["norm"], "bias": "none"},
-    **{"fan_in_fan_out": False, "init_lora_weights": True, "task_type": None, "layer_replication": None},
-}
-
-
-def _write_adapter(folder: Path) -> None:
-    """An adapter of two layers, an embedding and a saved module, in a folder beside its base."""
-    _decoy(folder)
-    save_file(tensors(), folder / "base.safetensors")
-    home = folder / "adapter"
-    home.mkdir()
-    (home / "adapter_config.json").write_text(json.dumps(_ADAPTER))
-    start = "base_model.model.net."
-    factors = {
-        **{f"{start}proj.lora_A.weight": torch.ones(1, 3), f"{start}proj.lora_B.weight": torch.ones(4, 1)},
-        **{f"{start}head.lora_A.weight": torch.ones(2, 4), f"{start}head.lora_B.weight": torch.ones(4, 2)},
-        **{f"{start}emb.lora_embedding_A": torch.ones(2, 5), f"{start}emb.lora_embedding_B": torch.ones(3, 2)},
-        f"{start}norm.bias": torch.ones(4).double(),
-    }
-    save_file(factors, home / "adapter_model.safetensors")
+            assert not (value == value.new_tensor(DECOY)).any(), "read from outside"
 
 
 def _read_adapter(folder: Path) -> None:
@@ -354,21 +228,6 @@ def _read_data(folder: Path) -> None:
         assert len(value) == len(targets) > 0
 
 
-def _write_data(folder: Path) -> None:
-    save_file({"inputs": torch.ones(4, 3), "targets": torch.tensor([0, 1, 0, 1])}, folder / "data.safetensors")
-
-
-def _write_bases(folder: Path) -> None:
-    """Two bases, their index, and a decoy outside."""
-    _decoy(folder)
-    base = {"net.proj.weight": torch.zeros(4, 3)}
-    experts = {
-        name: {"net.proj.weight": torch.full((4, 3), value)}
-        for name, value in zip("abc", (1.0, 2.0, -3.0), strict=True)
-    }
-    task_vector_bases(base, experts, k=2, resamples=1).save(folder)
-
-
 def _read_bases(folder: Path) -> None:
     """Bases: each from its own file in the folder."""
     found = load_bases(folder, {"net.proj.weight": torch.zeros(4, 3)})
@@ -376,25 +235,6 @@ def _read_bases(folder: Path) -> None:
     assert found.add()
     for vector in found.vectors.values():
         _no_decoy(vector)
-
-
-_TOKENIZER = {
-    "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b", ["a", "b"]]},
-    "added_tokens": [{"id": 3, "content": "<s>", "special": True}],
-    "normalizer": None,
-    "pre_tokenizer": {"type": "Whitespace"},
-}
-_SETTINGS = {
-    "bos_token": "<s>",
-    "eos_token": {"content": "</s>"},
-    "add_bos_token": True,
-    "chat_template": "{{ messages }}",
-}
-
-
-def _write_tokenizer(folder: Path) -> None:
-    (folder / "tokenizer.json").write_text(json.dumps(_TOKENIZER))
-    (folder / "tokenizer_config.json").write_text(json.dumps(_SETTINGS))
 
 
 def _read_tokenizer(folder: Path) -> None:
@@ -415,52 +255,48 @@ def _read_layout(folder: Path) -> None:
     assert layout.between == "" and "instructionmark" not in layout.head + layout.tail
 
 
-def _tensor_file(seed: int) -> bytes:
-    return save(tensors(seed))
-
-
 READERS: dict[str, Reader] = {
     "configuration, YAML": Reader(
-        _text_files(**{"run.yaml": _RUN}),
+        text_files(**{"run.yaml": RUN}),
         {"run.yaml": break_yaml},
         lambda folder: _read_run(folder / "run.yaml"),
-        (_RUN_LISTS, _AUDIT, _RECIPE),
+        (RUN_LISTS, AUDIT, RECIPE),
     ),
     "configuration, TOML": Reader(
-        _text_files(**{"run.toml": _RUN_TOML}), {"run.toml": break_toml}, lambda folder: _read_run(folder / "run.toml")
+        text_files(**{"run.toml": RUN_TOML}), {"run.toml": break_toml}, lambda folder: _read_run(folder / "run.toml")
     ),
     "audit": Reader(
-        _text_files(**{"audit.yaml": _AUDIT}),
+        text_files(**{"audit.yaml": AUDIT}),
         {"audit.yaml": break_yaml, "a.jsonl": break_lines},
         lambda folder: _read_audit(folder / "audit.yaml"),
-        (_RUN,),
+        (RUN,),
     ),
     "mergekit recipe": Reader(
-        _text_files(**{"recipe.yaml": _RECIPE}),
+        text_files(**{"recipe.yaml": RECIPE}),
         {"recipe.yaml": break_yaml, "base/config.json": break_json},
         _read_recipe,
-        (_LINEAR, _RUN),
+        (LINEAR, RUN),
     ),
-    "safetensors": Reader(_write_file, {"model.safetensors": break_safetensors}, _read_file, (_tensor_file(1),)),
+    "safetensors": Reader(write_file, {"model.safetensors": break_safetensors}, _read_file, (tensor_file(1),)),
     "index and shards": Reader(
-        _write_shards,
+        write_shards,
         {"model.safetensors.index.json": break_json, "one.safetensors": break_safetensors},
         _read_shards,
-        (_tensor_file(1),),
+        (tensor_file(1),),
     ),
     "adapter": Reader(
-        _write_adapter,
+        write_adapter,
         {"adapter/adapter_config.json": break_json, "adapter/adapter_model.safetensors": break_safetensors},
         _read_adapter,
     ),
-    "bases": Reader(_write_bases, {"bases.json": break_json, "basis-1.safetensors": break_safetensors}, _read_bases),
-    "texts": Reader(_text_files(**{"data.jsonl": _TEXTS}), {"data.jsonl": break_lines}, _read_texts, (_PAIRS,)),
-    "pairs": Reader(_text_files(**{"data.jsonl": _PAIRS}), {"data.jsonl": break_lines}, _read_pairs, (_TEXTS,)),
-    "tensors of data": Reader(_write_data, {"data.safetensors": break_safetensors}, _read_data, (_tensor_file(1),)),
+    "bases": Reader(write_bases, {"bases.json": break_json, "basis-1.safetensors": break_safetensors}, _read_bases),
+    "texts": Reader(text_files(**{"data.jsonl": TEXTS}), {"data.jsonl": break_lines}, _read_texts, (PAIRS,)),
+    "pairs": Reader(text_files(**{"data.jsonl": PAIRS}), {"data.jsonl": break_lines}, _read_pairs, (TEXTS,)),
+    "tensors of data": Reader(write_data, {"data.safetensors": break_safetensors}, _read_data, (tensor_file(1),)),
     "tokenizer files": Reader(
-        _write_tokenizer, {"tokenizer.json": break_json, "tokenizer_config.json": break_json}, _read_tokenizer
+        write_tokenizer, {"tokenizer.json": break_json, "tokenizer_config.json": break_json}, _read_tokenizer
     ),
     "chat template": Reader(
-        lambda folder: (folder / "template").write_bytes(_TEMPLATE), {"template": break_bytes}, _read_layout
+        lambda folder: (folder / "template").write_bytes(TEMPLATE), {"template": break_bytes}, _read_layout
     ),
 }

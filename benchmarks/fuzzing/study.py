@@ -32,6 +32,7 @@ from rich.table import Table
 
 from benchmarks.fuzzing.readers import READERS, Reader
 from diagnostics.errors import InputError
+from diagnostics.inputs.texts import is_text
 from diagnostics.report.json import write_json
 
 RESULTS = Path(__file__).parent.parent / "results" / "fuzzing.json"
@@ -67,7 +68,7 @@ def outcome(reader: Reader, folder: Path, seconds: float = SECONDS) -> str:
     try:
         reader.read(folder)
     except InputError as error:
-        return "refused" if str(error).strip() else "failed: a message without words"
+        return "refused" if is_text(str(error)) and str(error).strip() else f"failed: the message {str(error)[:60]!r}"
     except (Exception, Slow) as error:
         own = [frame for frame in traceback.extract_tb(error.__traceback__) if "/diagnostics/" in frame.filename]
         place = f"{Path(own[-1].filename).name}, {own[-1].name}" if own else "the check"

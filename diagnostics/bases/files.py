@@ -16,8 +16,8 @@ from diagnostics.bases.build import memory_of, similarities
 from diagnostics.errors import InputError
 from diagnostics.inputs.checkpoints import Source, load_parameters, open_checkpoint, read_json
 from diagnostics.inputs.files import replaced_together
-from diagnostics.inputs.paths import user_path
 from diagnostics.inputs.task_vectors import TaskVectors
+from diagnostics.inputs.texts import user_path
 from diagnostics.results import plain
 
 __all__ = ["INDEX", "load_bases", "save_bases"]

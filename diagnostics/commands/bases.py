@@ -17,7 +17,7 @@ from diagnostics.commands.problem import build_problem
 from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
 from diagnostics.inputs.checkpoints import Source
-from diagnostics.inputs.paths import user_path
+from diagnostics.inputs.texts import user_path
 from diagnostics.report.bases_section import bases_headline, bases_section
 from diagnostics.results import Verdict
 

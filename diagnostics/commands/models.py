@@ -13,7 +13,7 @@ from diagnostics.inputs.alignment import BASE
 from diagnostics.inputs.checkpoints import Source
 from diagnostics.inputs.config import RunConfig, is_config_file, load_config
 from diagnostics.inputs.naming import name_experts
-from diagnostics.inputs.paths import user_path
+from diagnostics.inputs.texts import user_path
 
 __all__ = ["PathsArgument", "PrivateOption", "read_models"]
 

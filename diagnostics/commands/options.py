@@ -10,10 +10,10 @@ import typer
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.config import RunConfig, load_config
-from diagnostics.inputs.paths import user_path
 from diagnostics.inputs.placement import DTYPES
 from diagnostics.inputs.recipe_config import recipe_config
 from diagnostics.inputs.recipes import is_recipe
+from diagnostics.inputs.texts import user_path
 from diagnostics.report.extras import require
 
 __all__ = [

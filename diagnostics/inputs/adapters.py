@@ -27,8 +27,8 @@ from diagnostics.inputs.checkpoints import (
     read_json,
     refuse,
 )
-from diagnostics.inputs.paths import user_path
 from diagnostics.inputs.tensor_files import PartReader
+from diagnostics.inputs.texts import user_path
 
 _MERGE = (
     "Merge it first with PEFT: PeftModel.from_pretrained(base, folder).merge_and_unload(), then "

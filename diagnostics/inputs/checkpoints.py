@@ -4,7 +4,6 @@ A folder can hold weights in several ways, and picking one silently could diagno
 meant: every choice that a folder leaves open is refused, with the candidates named.
 """
 
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +14,6 @@ from typing import Any, NoReturn, TypeAlias
 import torch
 from torch import Tensor
 
-from diagnostics.inputs.paths import user_path
 from diagnostics.inputs.tensor_files import (
     AGAIN,
     CONVERT,
@@ -27,6 +25,7 @@ from diagnostics.inputs.tensor_files import (
     read_tensor,
     refuse,
 )
+from diagnostics.inputs.texts import parse_json, user_path
 
 Source: TypeAlias = Mapping[str, Tensor] | str | Path
 
@@ -246,8 +245,8 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: The file is not JSON, or not an object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
+        content = parse_json(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
         refuse(path, "valid JSON", _reason(error), AGAIN)
     if not isinstance(content, dict):
         refuse(path, "a JSON object", type(content).__name__, AGAIN)
@@ -370,8 +369,6 @@ def _shard_path(index: Path, shard: str) -> Path:
 
 def _reason(error: Exception) -> str:
     """What is wrong with a file, in a line."""
-    if isinstance(error, RecursionError):
-        return "values nested too deeply"
     return getattr(error, "strerror", None) or str(error)
 
 

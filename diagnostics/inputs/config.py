@@ -11,10 +11,10 @@ from pydantic import field_validator as validates
 
 from diagnostics.inputs.documents import Count, Document, Finite, Name, Part, Seed, finite, is_config_file, nearest
 from diagnostics.inputs.examples import refuse_input
-from diagnostics.inputs.paths import user_path
 from diagnostics.inputs.placement import DTYPES
 from diagnostics.inputs.pretrained import load_problem
 from diagnostics.inputs.problem import Coefficients, MergeProblem
+from diagnostics.inputs.texts import user_path
 
 __all__ = ["Columns", "RunConfig", "is_config_file", "load_config"]
 

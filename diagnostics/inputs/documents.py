@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Self, Union, get_args, get_origin
@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 from diagnostics.errors import InputError, nearest
 from diagnostics.inputs.examples import refuse_input
-from diagnostics.inputs.paths import user_path
+from diagnostics.inputs.texts import is_text, user_path
 
 __all__ = ["Count", "Document", "Finite", "Name", "Part", "Seed", "finite", "is_config_file", "nearest", "read_content"]
 
@@ -224,6 +224,13 @@ class _Loader(yaml.SafeLoader):
             problem = f"the key {repeated[0]!r} is given twice"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         return super().construct_mapping(node, deep)
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        """Read a text; an escape may stand for half a character, which is none."""
+        value = super().construct_scalar(node)
+        if isinstance(value, str) and not is_text(value):
+            raise yaml.constructor.ConstructorError(None, None, "half a character", node.start_mark)
+        return value
 
 
 _Loader.add_implicit_resolver(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.checkpoints import load_parameters
-from diagnostics.inputs.paths import user_path
+from diagnostics.inputs.texts import parse_json, user_path
 
 __all__ = [
     "COLUMNS",
@@ -247,10 +246,9 @@ def _row(where: str, line: str) -> dict[str, Any]:
     """One line as an object."""
     remedy = 'Write each example on a line of its own, as {"text": "…", "label": 0}.'
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        refuse_input(where, "a JSON object", f"{_short(line)} ({reason})", remedy)
+        row = parse_json(line)
+    except ValueError as error:
+        refuse_input(where, "a JSON object", f"{_short(line)} ({error})", remedy)
     if not isinstance(row, dict):
         refuse_input(where, "a JSON object", _short(line), remedy)
     return row

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, StrictStr
 
 from diagnostics.inputs.documents import Document, Name, Part, finite, nearest
 from diagnostics.inputs.examples import refuse_input
-from diagnostics.inputs.paths import user_path
+from diagnostics.inputs.texts import user_path
 
 __all__ = ["PER_MODEL", "MergekitFile"]
 

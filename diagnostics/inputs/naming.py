@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.checkpoints import Source
-from diagnostics.inputs.paths import user_path
+from diagnostics.inputs.texts import user_path
 
 __all__ = ["name_experts"]
 

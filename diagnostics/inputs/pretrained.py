@@ -18,11 +18,11 @@ from diagnostics.inputs.alignment import align, find_differences
 from diagnostics.inputs.checkpoints import Checkpoint, is_adapter, open_checkpoint
 from diagnostics.inputs.encoding import UNREADABLE, TruncationWarning, encode, open_tokenizer, transformers
 from diagnostics.inputs.examples import class_targets, is_tensor_file, listed, read_tensors, read_texts, refuse_input
-from diagnostics.inputs.paths import user_path
 from diagnostics.inputs.placement import Placement
 from diagnostics.inputs.pretrained_lm import causal_lm_tasks
 from diagnostics.inputs.problem import MergeProblem
 from diagnostics.inputs.tasks import Task
+from diagnostics.inputs.texts import user_path
 
 __all__ = ["KINDS", "TruncationWarning", "load_problem"]
 

@@ -10,8 +10,8 @@ from diagnostics.inputs.checkpoints import read_json
 from diagnostics.inputs.config import Options, RunConfig
 from diagnostics.inputs.documents import nearest
 from diagnostics.inputs.examples import refuse_input
-from diagnostics.inputs.paths import user_path
 from diagnostics.inputs.recipes import Recipe, read_recipe
+from diagnostics.inputs.texts import user_path
 
 __all__ = ["recipe_config"]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from diagnostics.errors import CheckpointError
 from diagnostics.inputs.checkpoints import Source, read_json, refuse
-from diagnostics.inputs.paths import user_path
+from diagnostics.inputs.texts import user_path
 
 __all__ = ["TokenizerFiles", "read_tokenizer"]
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from diagnostics.errors import InputError, require_one_of, require_share
+from diagnostics.errors import require_one_of, require_share
 from diagnostics.inputs.problem import Coefficients, MergeProblem
 from diagnostics.measures.vectors import shifted
 from diagnostics.results import Cost, Estimate, Result, Status, Verdict

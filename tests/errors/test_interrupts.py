@@ -70,7 +70,7 @@ def content(folder: Path) -> dict[str, str | None]:
 @pytest.mark.parametrize("moment", ["reading", "measuring", "storing"])
 def test_a_command(folder: Path, number: signal.Signals, moment: str, monkeypatch, capsys) -> None:
     monkeypatch.setattr(
-        sys, "argv", ["diagnostics", *"predict merge.yaml --json report.json --html report.html".split()]
+        sys, "argv", ["diagnostics", *["predict", "merge.yaml", "--json", "report.json", "--html", "report.html"]]
     )
     monkeypatch.setenv("MOMENT", moment)
     monkeypatch.setenv("SIGNAL", str(int(number)))

@@ -200,8 +200,8 @@ BAD_FILES = {
     "columns": ("columns: text", r"columns: expected names by role .*; found 'text'"),
     "kind": ("kind: 1", r"kind: expected the kind of the tasks; found 1"),
     "not YAML": ("base: [", r"expected valid YAML; found .*line 1"),
-    "twice": ("base: a\nbase: b", r"expected valid YAML; found the key 'base' is given twice in .*line 1"),
-    "twice inside": ("experts:\n  a: b\n  a: c", r"expected valid YAML; found the key 'a' is given twice in .*line 2"),
+    "twice": ("base: a\nbase: b", r"expected valid YAML; found the key 'base' is given twice at line 1"),
+    "twice inside": ("experts:\n  a: b\n  a: c", r"expected valid YAML; found the key 'a' is given twice at line 2"),
     "empty file": ("", r"expected keys among base, .*; found nothing\. Begin with base: "),
     "a list": ("- base", r"expected keys among .*; found list"),
 }
