@@ -16,7 +16,9 @@ import diagnostics as dx
 from diagnostics.measures.vectors import flatten
 from tests.inputs.tiny_models import causal_lm
 
-INPUTS, HIDDEN, CLASSES, EXAMPLES = 16, 512, 5, 70
+INPUTS, HIDDEN, CLASSES = 16, 512, 5
+# Enough that torch shares sums over all hidden units among threads; merges are measured on fewer, to be quick.
+EXAMPLES, FEW = 70, 10
 NAMES = ("a", "b", "c")
 
 
@@ -39,9 +41,9 @@ def parameters(dtype: torch.dtype, seed: int = 0) -> dict[str, Tensor]:
     }
 
 
-def task(name: str, seed: int, dtype: torch.dtype, batch_size: int) -> dx.Task:
+def task(name: str, seed: int, dtype: torch.dtype, batch_size: int, examples: int) -> dx.Task:
     """Classification of random points by a random direction for each class."""
-    inputs = draw(seed, EXAMPLES, INPUTS, dtype=dtype)
+    inputs = draw(seed, examples, INPUTS, dtype=dtype)
     targets = (inputs.double() @ draw(seed + 1, INPUTS, CLASSES)).argmax(1)
     criterion = torch.nn.functional.cross_entropy
     return dx.Task.from_module(name, network(dtype), criterion, (inputs, targets), batch_size=batch_size)
@@ -51,9 +53,9 @@ def problem(dtype: torch.dtype, batch_size: int) -> dx.MergeProblem:
     """Three experts, each a step down its own gradient from the base."""
     base, tasks, experts = parameters(dtype), {}, {}
     for seed, name in enumerate(NAMES):
-        tasks[name] = task(name, 100 * (seed + 1), dtype, batch_size)
+        tasks[name] = task(name, 100 * (seed + 1), dtype, batch_size, FEW)
         # The same experts whatever is varied: their gradients are taken once and for all in the same way.
-        slope = dx.gradient(task(name, 100 * (seed + 1), torch.float64, EXAMPLES), parameters(torch.float64))[1]
+        slope = dx.gradient(task(name, 100 * (seed + 1), torch.float64, FEW, FEW), parameters(torch.float64))[1]
         experts[name] = {key: (value.double() - 3 * slope[key]).to(dtype) for key, value in base.items()}
     return dx.MergeProblem(base, experts, tasks)
 
@@ -65,7 +67,7 @@ def numbers(*values: object) -> Tensor:
 
 def of_task(dtype: torch.dtype, batch_size: int) -> dict[str, Tensor]:
     """What is measured of one task."""
-    one, params = task("a", 100, dtype, batch_size), parameters(dtype)
+    one, params = task("a", 100, dtype, batch_size, EXAMPLES), parameters(dtype)
     vector = {name: draw(50 + i, *value.shape, dtype=dtype) for i, (name, value) in enumerate(params.items())}
     loss, slope = dx.gradient(one, params)
     norm = dx.spectral_norm(one, params)
