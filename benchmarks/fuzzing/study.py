@@ -7,7 +7,7 @@ python -m benchmarks.fuzzing.study --quick               # a dry run
 
 Each file is valid before it is broken. Whatever is then read must be valid and, for tensors, be what the safetensors
 library reads; anything else must be refused by an InputError. Failures are other exceptions, acceptance of what is
-not valid, more than a few seconds, more memory than an allowance, and anything read from beside the folder.
+not valid, more than a few seconds of computing, more memory than an allowance, and anything read from beside the folder.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ def limits(seconds: float, memory: int) -> Iterator[None]:
     """Bound the address space of this process for a while, and let the alarm end what is slow."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     now = 1024 * int(Path("/proc/self/status").read_text().split("VmSize:")[1].split()[0])
-    handler = signal.signal(signal.SIGALRM, _stop)
+    handler = signal.signal(signal.SIGPROF, _stop)
     resource.setrlimit(resource.RLIMIT_AS, (now + memory, before[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
-        signal.signal(signal.SIGALRM, handler)
+        signal.signal(signal.SIGPROF, handler)
 
 
 def _stop(number: int, frame: Any) -> None:
@@ -64,7 +64,7 @@ def _stop(number: int, frame: Any) -> None:
 
 def outcome(reader: Reader, folder: Path, seconds: float = SECONDS) -> str:
     """How reading a folder ends: accepted, refused, or a failure with its kind and place."""
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         reader.read(folder)
     except InputError as error:
@@ -75,7 +75,7 @@ def outcome(reader: Reader, folder: Path, seconds: float = SECONDS) -> str:
         what = " ".join(str(error).split())[:60] if isinstance(error, AssertionError) else ""
         return f"failed: {type(error).__name__} in {place}{': ' * bool(what)}{what}"
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     return "accepted"
 
 
@@ -106,9 +106,9 @@ def try_reader(label: str, inputs: int, seed: int, keep: Path | None = None) -> 
         reader.read(folder)  # what is not broken is read
         with limits(SECONDS, MEMORY):
             for _ in range(inputs):
-                started = time.perf_counter()
+                started = time.process_time()
                 found, name, content = attempt(reader, folder, draw)
-                slowest = max(slowest, time.perf_counter() - started)
+                slowest = max(slowest, time.process_time() - started)
                 counts[found.partition(":")[0]] += 1
                 if found not in ("accepted", "refused"):
                     if found not in failures and keep:

@@ -29,7 +29,8 @@ def draw(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
 
 def network(dtype: torch.dtype) -> torch.nn.Module:
     """A smooth classifier of 16 features."""
-    layers = (torch.nn.Linear(INPUTS, HIDDEN), torch.nn.Tanh(), torch.nn.Linear(HIDDEN, CLASSES))
+    with torch.random.fork_rng(devices=[]):
+        layers = (torch.nn.Linear(INPUTS, HIDDEN), torch.nn.Tanh(), torch.nn.Linear(HIDDEN, CLASSES))
     return torch.nn.Sequential(*layers).to(dtype)
 
 
@@ -109,8 +110,10 @@ def of_composition(dtype: torch.dtype, batch_size: int) -> dict[str, Tensor]:
         lengths = torch.randint(1, 4, (12, 2), generator=generator).tolist()
         return [tuple(tuple(torch.randint(1, 7, (n,), generator=generator).tolist()) for n in pair) for pair in lengths]
 
+    with torch.random.fork_rng(devices=[]):
+        model = causal_lm("llama", dtype=dtype)
     audit = dx.audit_composition(
-        causal_lm("llama", dtype=dtype),
+        model,
         None,
         instructions=[(5, 2), (3,)],
         target_examples=examples(),
