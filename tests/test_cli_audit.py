@@ -130,6 +130,24 @@ def test_settings_and_options_reach_the_audit(tmp_path: Path) -> None:
     assert "5 of 24" in found["notes"][0]
 
 
+def test_device_and_type_go_before_those_of_the_file(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[torch.dtype, dict]] = []
+    real = command.audit_composition
+
+    def spy(model: torch.nn.Module, *rest: object, **options: object) -> dx.CompositionAudit:
+        calls.append((model.dtype, options))
+        return real(model, *rest, **options)
+
+    monkeypatch.setattr(command, "audit_composition", spy)
+    (files / "half.yaml").write_text(CONFIG + "examples: 6\nalphas: [1, 1]\ndtype: bfloat16\ndevice: cpu\n")
+    run("half.yaml", "-q")
+    run("half.yaml", "-q", "--dtype", "float64", "--device", "cpu:0")
+    assert [(kind, given["dtype"], given["device"]) for kind, given in calls] == [
+        (torch.bfloat16, "bfloat16", "cpu"),
+        (torch.float64, "float64", "cpu:0"),
+    ]
+
+
 def test_the_page_the_notes_and_the_progress(tmp_path: Path) -> None:
     page = tmp_path / "a.html"
     result = run("small.yaml", "--html", page)
@@ -166,6 +184,8 @@ BAD = {
         r"--alphas: .*'sumarise'\. Did you mean 'summarise'",
     ),
     "no examples": (("audit.yaml", "--examples", "0"), r"Invalid value for '--examples'"),
+    "no device": (("audit.yaml", "--device", "gpu"), r"device: expected 'cpu', or 'cuda' where .*; found 'gpu'"),
+    "no type": (("audit.yaml", "--dtype", "int8"), r"dtype: expected one of \['float64', .*\]; found 'int8'"),
     "no folder": (("audit.yaml", "--html", "no/a.html"), r"--html: expected a file in a folder that is there"),
 }
 

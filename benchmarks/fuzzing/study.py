@@ -7,7 +7,8 @@ python -m benchmarks.fuzzing.study --quick               # a dry run
 
 Each file is valid before it is broken. Whatever is then read must be valid and, for tensors, be what the safetensors
 library reads; anything else must be refused by an InputError. Failures are other exceptions, acceptance of what is
-not valid, more than a few seconds of computing, more memory than an allowance, and anything read from beside the folder.
+not valid, more than a few seconds of computing, more memory than an allowance, and anything read from beside the
+folder.
 """
 
 from __future__ import annotations

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field, StrictBool, StrictInt, StrictStr
 from pydantic import field_validator as validates
 
-from diagnostics.inputs.documents import Count, Document, Finite, Name, Part, Seed, finite, nearest
+from diagnostics.inputs.documents import CACHE, Count, Finite, Name, Part, Placed, Seed, finite, nearest
 from diagnostics.inputs.examples import read_pairs, refuse_input
 from diagnostics.inputs.language_models import LanguageModel, load_language_model
 from diagnostics.inputs.layout import Layout
+from diagnostics.inputs.placement import DTYPES, Placement
 
 __all__ = ["Alphas", "AuditConfig", "AuditData", "Component", "PairColumns", "Target", "load_audit_config"]
 
@@ -52,7 +52,9 @@ _KEYS = {
     "max_length": ("a whole number from 1 on", "max_length: 512"),
     "examples": ("a whole number from 1 on, the examples used of each file", "examples: 200"),
     "columns": ("names of the keys for x and y", "columns: {x: article, y: summary}"),
-    "dtype": ("float32, bfloat16 or float64", "dtype: float32"),
+    "device": ("where the model is evaluated", "device: cuda"),
+    "dtype": (f"one of {list(DTYPES)}", "dtype: float32"),
+    "cache": CACHE,
     "bos": ("auto, none, or the id of a token", "bos: auto"),
 }
 
@@ -86,7 +88,7 @@ class AuditData:
     notes: tuple[str, ...]
 
 
-class AuditConfig(Document):
+class AuditConfig(Placed):
     """What a configuration file of an audit says.
 
     Attributes:
@@ -106,12 +108,15 @@ class AuditConfig(Document):
         max_length: Tokens per sequence, x being cut to fit.
         examples: Examples used of each file at most.
         columns: Names of the keys in the data files.
+        device: Where the model is evaluated.
         dtype: Type of the weights.
+        cache: A folder where what is measured is kept by content.
         bos: The token before every sequence.
     """
 
     keys: ClassVar = _KEYS
     first: ClassVar = ("model", "components", "target")
+    others: ClassVar = dict.fromkeys(("base", "experts"), "diagnostics predict") | {"merge_method": "mergekit"}
 
     model: Name
     adapter: Name | None = None
@@ -129,7 +134,9 @@ class AuditConfig(Document):
     max_length: Count | None = None
     examples: Count | None = None
     columns: PairColumns | None = None
-    dtype: Literal["float32", "bfloat16", "float64"] | None = None
+    device: Name | None = None
+    dtype: Literal["float64", "float32", "bfloat16", "float16"] | None = None
+    cache: Name | None = None
     bos: Literal["auto", "none"] | Annotated[StrictInt, Field(ge=0)] = "auto"
 
     @validates("alphas", mode="plain")
@@ -154,8 +161,8 @@ class AuditConfig(Document):
             InputError: If a path leads nowhere, or a folder does not hold what it should.
         """
         adapter = self.path("adapter", self.adapter) if self.adapter else None
-        dtype = getattr(torch, self.dtype) if self.dtype else None
-        return load_language_model(self.path("model", self.model), adapter=adapter, dtype=dtype)
+        kind = Placement.named(None, self.dtype).dtype
+        return load_language_model(self.path("model", self.model), adapter=adapter, dtype=kind)
 
     def data(self, *, alphas: Alphas | None = None, examples: int | None = None) -> AuditData:
         """Read the data files, and return all that an audit takes beside model and tokenizer.
@@ -168,8 +175,10 @@ class AuditConfig(Document):
             Keyword arguments, without those that the file leaves to their defaults.
 
         Raises:
-            InputError: If a path leads nowhere, a line is no example, or settings do not fit together.
+            InputError: If a path leads nowhere, a line is no example, there is no such device or type, or settings do
+                not fit together.
         """
+        Placement.named(self.device, self.dtype)  # refused now and not after the model is read
         if self.system is not None and not self.chat_template:
             expected = "chat_template: true beside a system message"
             refuse_input(f"{self._file}: system", expected, "no chat template", "Add it, or remove system.")
@@ -186,8 +195,9 @@ class AuditConfig(Document):
             "component_examples": dict(zip(self.components, components, strict=True)),
             "alphas": chosen,
             "seed": self.seed,
+            "cache": self.place(self.cache),
         }
-        names = ("parameters", "limit", "folds", "batch_size", "split_interaction", "max_length")
+        names = ("parameters", "limit", "folds", "batch_size", "split_interaction", "max_length", "device", "dtype")
         optional = {key: getattr(self, key) for key in names}
         given |= {key: value for key, value in optional.items() if value is not None}
         if self.bos != "auto":

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 
 from diagnostics.errors import InputError
 
-__all__ = ["replace_file", "replaced_together", "write_atomic"]
+__all__ = ["replace_file", "replaced_together", "write_atomic", "write_tensors", "writing"]
 
 
 def write_atomic(path: str | Path, text: str) -> None:
@@ -43,6 +45,21 @@ def write_atomic(path: str | Path, text: str) -> None:
     replace_file(path, write)
 
 
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors to a safetensors file, so that whatever happens it holds the old tensors or the new.
+
+    Args:
+        path: Where to.
+        tensors: Tensors by name.
+        metadata: Text to store in the file's header.
+
+    Raises:
+        InputError: If the folder does not exist or cannot be written in, or something that is no file is there.
+    """
+    dense = {name: value.detach().contiguous() for name, value in tensors.items()}
+    replace_file(path, lambda draft: save_file(dense, draft, dict(metadata) if metadata else None))
+
+
 @contextmanager
 def replaced_together(folder: str | Path, last: str) -> Iterator[Path]:
     """Write several files of a folder, so that whatever happens before all are written the old ones are still there.
@@ -67,7 +84,7 @@ def replaced_together(folder: str | Path, last: str) -> Iterator[Path]:
     """
     home = Path(folder)
     drafts = home / f".{secrets.token_hex(4)}.tmp"
-    with _writing(home):
+    with writing(home):
         try:
             home.mkdir(parents=True, exist_ok=True)
             drafts.mkdir()
@@ -99,7 +116,7 @@ def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
     # A link is written through: replacing it would leave the file it points to as it was.
     target = Path(path).resolve()
     draft = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
-    with _writing(path):
+    with writing(path):
         if not target.parent.is_dir():
             raise InputError(f"{path}: expected a folder to write in; found no {target.parent}. Create it first.")
         if target.exists() and not target.is_file():
@@ -112,8 +129,18 @@ def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
 
 
 @contextmanager
-def _writing(path: str | Path) -> Iterator[None]:
-    """Say which file could not be written, and why."""
+def writing(path: str | Path) -> Iterator[None]:
+    """Say which file could not be written, and why.
+
+    Args:
+        path: The file or folder.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        InputError: If the system or the safetensors library reports an error in the block.
+    """
     try:
         yield
     except (OSError, SafetensorError) as error:

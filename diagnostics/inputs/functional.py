@@ -37,6 +37,7 @@ class FunctionalModule:
         self._home = _place(own)
         # A parameter that is not studied is a constant: no derivative is traced through it.
         self._frozen = {name: value.detach() for name, value in own.items() if name not in self.names}
+        self._computed = _computed(self.module)
         self._moved: tuple[Place | None, dict[str, Tensor]] = (None, {})
 
     def __call__(self, params: Mapping[str, Tensor], batch: tuple[Any, Any]) -> Tensor:
@@ -69,7 +70,9 @@ class FunctionalModule:
         """What the module itself brings, where its parameters are and in their type; the last place is kept."""
         if self._moved[0] != place:
             tensors = {**self._frozen, **dict(self.module.named_buffers())}
-            self._moved = (place, {name: _follow(value, place) for name, value in tensors.items()})
+            kinds = {name: tensors[name].dtype if name in self._computed else place[1] for name in tensors}
+            moved = {name: _follow(value, (place[0], kinds[name])) for name, value in tensors.items()}
+            self._moved = (place, moved)
         return self._moved[1]
 
     def _check_names(self, params: Mapping[str, Tensor]) -> None:
@@ -80,6 +83,14 @@ class FunctionalModule:
                 f"task {self.task!r}: the parameters do not fit the module; missing {sorted(missing)}, "
                 f"unknown {sorted(unknown)}. Pass all of dict(module.named_parameters()), or name some by parameters="
             )
+
+
+def _computed(module: torch.nn.Module) -> frozenset[str]:
+    """Buffers that transformers computes and does not store (rotary frequencies), and keeps in float32."""
+    # Rounded to bfloat16, a frequency turns the thousandth token by up to two radians too much or too little.
+    unstored = {name for name, _ in module.named_buffers()} - module.state_dict().keys()
+    owners = {name: module.get_submodule(name.rpartition(".")[0]) for name in unstored}
+    return frozenset(name for name, owner in owners.items() if type(owner).__module__.startswith("transformers."))
 
 
 def _place(params: Mapping[str, Tensor]) -> Place | None:

@@ -16,7 +16,7 @@ def name_experts(experts: Mapping[str, Source] | Sequence[str | Path], reserved:
     """Return experts by name, with the names checked.
 
     Args:
-        experts: Parameters or paths by name; a list of paths is named by their last parts.
+        experts: Models, parameters or paths by name; a list of paths is named by their last parts.
         reserved: A name that no expert may have.
 
     Returns:
@@ -29,12 +29,10 @@ def name_experts(experts: Mapping[str, Source] | Sequence[str | Path], reserved:
         >>> name_experts(["models/news", "models/mail"], reserved="target")
         {'news': 'models/news', 'mail': 'models/mail'}
     """
-    if isinstance(experts, str | Path):
-        raise InputError(f"experts: expected a list of paths or a mapping by name; found {experts!r}. Write [path].")
     if isinstance(experts, Mapping):
         named: dict[str, Source] = dict(experts)
     else:
-        paths = [user_path(path) for path in experts]
+        paths = [user_path(path) for path in _paths(experts)]
         names = [path.stem if path.is_file() else path.name for path in paths]
         if len(set(names)) < len(names):
             raise InputError(
@@ -48,3 +46,17 @@ def name_experts(experts: Mapping[str, Source] | Sequence[str | Path], reserved:
             "Pass them by other names."
         )
     return named
+
+
+def _paths(experts: object) -> Sequence[str | Path]:
+    """Experts that are no mapping, where all of them have a path to be named by."""
+    if isinstance(experts, str | Path):
+        found, remedy = repr(experts), "[path]"
+    elif not isinstance(experts, Sequence):
+        found, remedy = type(experts).__name__, "{name: model}"
+    else:
+        nameless = [type(each).__name__ for each in experts if not isinstance(each, str | Path)]
+        if not nameless:
+            return experts
+        found, remedy = f"a list with {', '.join(nameless)}", "{name: model}"
+    raise InputError(f"experts: expected a list of paths or a mapping by name; found {found}. Write {remedy}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -64,6 +63,24 @@ class Placement:
         kind = widest if self.dtype is None else torch.promote_types(self.dtype, torch.float32)
         return tensor.detach().to(device=self.device, dtype=kind if tensor.is_floating_point() else None)
 
+    def narrowed(self, params: Parameters) -> dict[str, Tensor]:
+        """Return parameters as a model is evaluated at them: on the device, in the type; as they are by default.
+
+        Args:
+            params: The parameters.
+
+        Returns:
+            The same values; those of integers in their own type.
+
+        Example:
+            >>> Placement.named(None, "bfloat16").narrowed({"w": torch.ones(1), "n": torch.tensor([1])})
+            {'w': tensor([1.], dtype=torch.bfloat16), 'n': tensor([1])}
+        """
+        return {
+            name: value.to(device=self.device, dtype=self.dtype if value.is_floating_point() else None)
+            for name, value in params.items()
+        }
+
     def evaluated(self, task: Task) -> Task:
         """Return a task that evaluates its model in a type narrower than parameters are held in.
 
@@ -73,14 +90,7 @@ class Placement:
         Returns:
             The task as a function of wide parameters; derivatives come back wide.
         """
-        kind = self.dtype
-        if kind not in (torch.bfloat16, torch.float16):
-            return task
-
-        def narrow(params: Parameters) -> Mapping[str, Tensor]:
-            return {name: value.to(kind) if value.is_floating_point() else value for name, value in params.items()}
-
-        return task.through(narrow)
+        return task.through(self.narrowed) if self.dtype in (torch.bfloat16, torch.float16) else task
 
 
 def _device(given: str | torch.device) -> torch.device:

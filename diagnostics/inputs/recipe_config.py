@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from diagnostics.errors import InputError
-from diagnostics.inputs.checkpoints import read_json
 from diagnostics.inputs.config import Options, RunConfig
 from diagnostics.inputs.documents import nearest
-from diagnostics.inputs.examples import refuse_input
+from diagnostics.inputs.model_kind import kind_of
 from diagnostics.inputs.recipes import Recipe, read_recipe
 from diagnostics.inputs.texts import user_path
 
@@ -41,7 +40,7 @@ def recipe_config(
         base=str(recipe.base.resolve()),
         experts={name: str(expert.resolve()) for name, expert in recipe.experts.items()},
         data={name: str(user_path(file).resolve()) for name, file in data.items()},
-        kind=kind or _kind_of(recipe.base),
+        kind=kind or kind_of(recipe.base) or "sequence-classification",
         coefficients=dict(recipe.weights),
         method=settings.pop("method"),
         options=Options(**settings),
@@ -65,13 +64,3 @@ def _check_data(path: str | Path, recipe: Recipe, data: Mapping[str, str | Path]
                 f"--data: expected one of the recipe's experts {list(recipe.experts)}; found {name!r}. "
                 f"{nearest(name, recipe.experts)}"
             )
-
-
-def _kind_of(base: Path) -> str:
-    """What a model folder says it is; a classifier where it says nothing."""
-    file = base / "config.json"
-    architectures = read_json(file).get("architectures") or [] if file.exists() else []
-    if not isinstance(architectures, list) or not all(isinstance(each, str) for each in architectures):
-        refuse_input(f"{file}: architectures", "a list of names", repr(architectures), "Save the model again.")
-    text = any("CausalLM" in each or "LMHead" in each for each in architectures)
-    return "causal-lm" if text else "sequence-classification"

@@ -10,7 +10,7 @@ from diagnostics.report.document import Figure
 from diagnostics.report.drawing import BLUE, GREEN, INK, PURPLE, VERMILLION
 from diagnostics.report.wording import number, short
 from diagnostics.results import Estimate
-from diagnostics.verdicts.composition import Cause
+from diagnostics.verdicts.causes import Cause
 
 __all__ = ["COLOURS", "Bar", "bars_figure"]
 

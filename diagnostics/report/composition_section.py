@@ -15,7 +15,8 @@ from diagnostics.report.drawing import INK
 from diagnostics.report.heat_map import cosine_heat_map
 from diagnostics.report.wording import estimate, interval, listing, number, percent, verdict_cell
 from diagnostics.results import Estimate, Verdict
-from diagnostics.verdicts.composition import Cause, CompositionAudit
+from diagnostics.verdicts.causes import Cause
+from diagnostics.verdicts.composition import CompositionAudit
 
 __all__ = ["composition_headline", "composition_section"]
 

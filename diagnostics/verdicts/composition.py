@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,7 +15,9 @@ from torch import Tensor
 from diagnostics.errors import InputError, require_count
 from diagnostics.inputs.causal_lm import SegmentModel, select_parameters
 from diagnostics.inputs.layout import Layout
+from diagnostics.inputs.placement import Placement
 from diagnostics.inputs.segments import Bos, Segmenter, Text
+from diagnostics.inputs.store import Store
 from diagnostics.measures.contexts import ContextGradients, context_gradients
 from diagnostics.measures.folds import SKETCH_SIZE, FoldedGradients
 from diagnostics.results import Assumption, Cost, Estimate, Result, Status, Verdict, plain
@@ -34,46 +36,13 @@ from diagnostics.verdicts.alignment import (
     relative_estimate,
     relative_norm,
 )
+from diagnostics.verdicts.causes import Cause, cause_of
 from diagnostics.verdicts.prompts import Prompts, prepare
 
-__all__ = ["Cause", "CompositionAudit", "Term", "audit_composition"]
+__all__ = ["CompositionAudit", "Term", "audit_composition"]
 
 # Below it, more of ‖g_*‖² lies along the components' gradients than across them.
 LIMIT = math.sqrt(0.5)
-
-
-class Cause(StrEnum):
-    """What the gradient-alignment error comes from; every term belongs to one."""
-
-    DATA = "data mismatch"
-    PRIOR = "the model's own prior"
-    INTERACTION = "instruction interaction"
-    SEAM = "seam"
-
-    @property
-    def advice(self) -> str:
-        """What it means, and what to do about it."""
-        return _ADVICE[self]
-
-
-_ADVICE = {
-    Cause.DATA: (
-        "the component tasks were given other texts than the target's. Fine-tune the components on inputs like the "
-        "target's, and look at the delta of each component for the one that differs most"
-    ),
-    Cause.PRIOR: (
-        "without any instruction the model already tends to certain answers, which the components count once too "
-        "often. A base that is less sure without an instruction helps; so does fine-tuning on the target itself"
-    ),
-    Cause.INTERACTION: (
-        "the two instructions together mean something else to the base than each by itself. Adding task vectors "
-        "cannot supply that: fine-tune on some examples of the target, or run the tasks one after the other"
-    ),
-    Cause.SEAM: (
-        "the target's instruction is read otherwise than the instructions put together. Word it as their "
-        "concatenation, or give the components the target's wording and template"
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -215,6 +184,9 @@ def audit_composition(
     keep_vectors: bool = True,
     sketch_size: int = SKETCH_SIZE,
     seed: int = 0,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    cache: str | Path | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> CompositionAudit:
     """Measure ∇ℰ(θ0) of a compositional task and split it into all its terms (1.8)–(1.12).
@@ -243,6 +215,9 @@ def audit_composition(
             sketches, with the error that the evidence of each estimate states.
         sketch_size: Longest gradient whose fold means are kept whole.
         seed: Seed of folds and sketches.
+        device: Where the model is evaluated, on a copy of it; where it is by default.
+        dtype: The type in which it is evaluated; its own by default. Gradients are added up in float32 at least.
+        cache: A folder where what is measured of each context and fold is kept, whole gradients with ``keep_vectors``.
         progress: Called with the share of the work that is done.
 
     Returns:
@@ -250,7 +225,8 @@ def audit_composition(
         for K = 2 four contexts on the target's data and one on each component's.
 
     Raises:
-        InputError: If instructions, examples, α, tokenizer and model do not fit together, or a value is not finite.
+        InputError: If instructions, examples, α, tokenizer and model do not fit together, a value is not finite, or
+            there is no such device or type.
 
     Example:
         >>> from transformers import GPT2Config, GPT2LMHeadModel
@@ -270,7 +246,8 @@ def audit_composition(
         raise InputError(
             f"limit: expected a positive number, the relative error still taken for success; found {limit}."
         )
-    own = select_parameters(model, parameters)
+    store = None if cache is None else Store(cache)
+    own = Placement.named(device, dtype).narrowed(select_parameters(model, parameters))
     segments = Segmenter(tokenizer, model, bos=bos, max_length=max_length)
     prompts = prepare(
         segments, instructions, target_instruction, target_examples, component_examples, layout, target_layout
@@ -287,9 +264,10 @@ def audit_composition(
         keep=keep_vectors,
         sketch_size=sketch_size,
         seed=seed,
+        store=store,
         progress=progress,
     )
-    return _audit(prompts, measured, wanted, limit, split_interaction, _notes(segments, measured, folds))
+    return _audit(prompts, measured, wanted, limit, split_interaction, _notes(segments, measured, folds, store))
 
 
 def _audit(
@@ -313,7 +291,7 @@ def _audit(
     error = alignment_row(chosen) @ basis
     names = [name for name in rows if name != "error"]
     stacked = torch.stack([rows[name] for name in names])
-    groups = {cause: sum((rows[name] for name in names if _cause(name) is cause), 0 * error) for cause in Cause}
+    groups = {cause: sum((rows[name] for name in names if cause_of(name) is cause), 0 * error) for cause in Cause}
     relative = relative_estimate(gram, error, target)
     verdict = _verdict(relative, limit)
     causes = {cause: _share(gram, row, error) for cause, row in groups.items()}
@@ -372,13 +350,6 @@ def _dominant(
     return first if min(lead.lower for lead in leads) > 0 else None
 
 
-def _cause(term: str) -> Cause | None:
-    """What a term is due to; delta_star is the sum of others and due to none."""
-    if term.startswith("delta_"):
-        return None if term == "delta_star" else Cause.DATA
-    return {"no_instruction": Cause.PRIOR, "seam": Cause.SEAM}.get(term, Cause.INTERACTION)
-
-
 def _verdict(relative: Estimate, limit: float) -> Verdict:
     """Whether the relative error is below the limit."""
     opposite = {Verdict.SUPPORTED: Verdict.REFUTED, Verdict.REFUTED: Verdict.SUPPORTED}
@@ -386,9 +357,9 @@ def _verdict(relative: Estimate, limit: float) -> Verdict:
     return opposite.get(at_least, at_least)
 
 
-def _notes(segments: Segmenter, measured: ContextGradients, folds: int) -> tuple[str, ...]:
+def _notes(segments: Segmenter, measured: ContextGradients, folds: int, store: Store | None) -> tuple[str, ...]:
     """What a reader must know."""
-    notes = list(segments.notes)
+    notes = [*segments.notes, *map(str, filter(None, [store]))]
     found = len(measured.gradients.weights)
     if found < 4:
         notes.append(f"no intervals: they take four folds of examples, and there are {found} of the {folds} asked for")

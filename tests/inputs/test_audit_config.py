@@ -34,6 +34,8 @@ max_length: 64
 examples: 3
 columns: {x: article}
 dtype: bfloat16
+cache: kept
+device: cpu
 bos: none
 """
 )
@@ -54,6 +56,8 @@ max_length = 64
 examples = 3
 columns = {x = "article"}
 dtype = "bfloat16"
+cache = "kept"
+device = "cpu"
 bos = "none"
 [components]
 summarise = {instruction = "Summarise: ", data = "summarise.jsonl"}
@@ -110,6 +114,9 @@ def test_an_audit_gets_every_setting(folder: Path) -> None:
         "split_interaction": False,
         "max_length": 64,
         "bos": None,
+        "device": "cpu",
+        "dtype": "bfloat16",
+        "cache": folder / "kept",
     }
     assert found.notes == ()
 
@@ -240,7 +247,7 @@ BAD_FILES = {
     "length": (REQUIRED + "max_length: 0", r"max_length: expected a whole number from 1 on; found 0"),
     "examples": (REQUIRED + "examples: all", r"examples: expected a whole number from 1 on, .*; found 'all'"),
     "columns": (REQUIRED + "columns: [a]", r"columns: expected names of the keys for x and y; found \['a'\]"),
-    "dtype": (REQUIRED + "dtype: int8", r"dtype: expected float32, bfloat16 or float64; found 'int8'"),
+    "dtype": (REQUIRED + "dtype: int8", r"dtype: expected one of \['float64', .*\]; found 'int8'"),
     "bos": (REQUIRED + "bos: first", r"bos: expected auto, none, or the id of a token; found 'first'"),
     "bos as truth": (REQUIRED + "bos: true", r"bos: expected auto, none, or the id of a token; found True"),
 }

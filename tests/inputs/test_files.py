@@ -1,9 +1,11 @@
 """Files are written whole or not at all."""
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from diagnostics.errors import InputError
-from diagnostics.inputs.files import replaced_together, write_atomic
+from diagnostics.inputs.files import replaced_together, write_atomic, write_tensors
 
 
 def files(folder):
@@ -56,6 +58,24 @@ def test_a_link_is_written_through(tmp_path):
     (tmp_path / "link").symlink_to("real")
     write_atomic(tmp_path / "link", "new")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_text() == "new"
+
+
+def test_tensors_are_written_whole_and_come_back(tmp_path):
+    path = tmp_path / "vector.safetensors"
+    weight = torch.arange(6.0).view(2, 3)
+    write_tensors(path, {"a": weight.T, "b": weight[0]}, {"basis": "1"})
+    read = load_file(path)
+    assert torch.equal(read["a"], weight.T) and torch.equal(read["b"], weight[0])
+    assert files(tmp_path) == ["vector.safetensors"]
+
+
+def test_tensors_that_cannot_be_written_leave_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "vector.safetensors"
+    write_tensors(path, {"a": torch.ones(2)})
+    monkeypatch.setattr("diagnostics.inputs.files.save_file", broken)
+    with pytest.raises(InputError, match=r"vector\.safetensors.*No space left"):
+        write_tensors(path, {"a": torch.zeros(2)})
+    assert torch.equal(load_file(path)["a"], torch.ones(2)) and files(tmp_path) == ["vector.safetensors"]
 
 
 def folder_of(path, **contents):

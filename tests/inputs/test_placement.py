@@ -90,6 +90,69 @@ def test_a_language_model_in_half_precision():
     assert half.mean_loss(wide) != task.mean_loss(wide)
 
 
+def test_what_transformers_computes_keeps_its_type():
+    """Rotary frequencies in bfloat16 would be radians off after a thousand tokens; loading a model keeps them too."""
+    model = causal_lm("llama", dtype=torch.float32)
+    task = dx.Task.from_causal_lm("t", model, None, [((1, 2, 3) * 8, (3, 1))], instruction=(5,))
+    half = {key: value.detach().bfloat16() for key, value in model.named_parameters()}
+    found = task.mean_loss(half)
+    for value in model.parameters():
+        value.data = value.data.bfloat16()
+    loaded = dx.Task.from_causal_lm("t", model, None, [((1, 2, 3) * 8, (3, 1))], instruction=(5,))
+    assert model.model.rotary_emb.inv_freq.dtype == torch.float32
+    assert found == loaded.mean_loss(half), "evaluated otherwise than a model that is in bfloat16 itself"
+    model.model.rotary_emb.inv_freq = model.model.rotary_emb.inv_freq.bfloat16()
+    rounded = dx.Task.from_causal_lm("t", model, None, [((1, 2, 3) * 8, (3, 1))], instruction=(5,))
+    assert found != rounded.mean_loss(half), "too short a text to tell"
+
+
+def audit(model=None, **options):
+    lists = [[((1,), (4,)), ((2, 3), (5, 1)), ((4,), (2,)), ((5, 5), (1,)), ((2,), (3,))] for _ in range(2)]
+    target = [((1, 2), (3,)), ((2,), (4, 4)), ((3,), (1,)), ((6,), (2, 5))]
+    given = {"instructions": [(5, 2), (3,)], "target_examples": target, "component_examples": lists, "folds": 2}
+    return dx.audit_composition(model or causal_lm("llama", dtype=torch.float32), None, **given, **options)
+
+
+def apart(found, expected):
+    """The largest difference of norms, of the largest norm."""
+    norms = {name: term.norm for name, term in expected.terms.items()}
+    return max(abs(found.terms[name].norm - norm) for name, norm in norms.items()) / max(norms.values())
+
+
+@pytest.mark.parametrize(("dtype", "close"), [("float64", 1e-5), ("bfloat16", 0.05), (torch.float16, 0.01)])
+def test_an_audit_in_another_type(dtype, close):
+    model, expected = causal_lm("llama", dtype=torch.float32), audit()
+    found = audit(model, dtype=dtype)
+    kind = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    assert 0 < apart(found, expected) < close
+    vector = found.error.vector["lm_head.weight"]
+    assert vector.dtype == torch.promote_types(kind, torch.float32), "gradients are added up in float32 at least"
+    assert {value.dtype for value in model.parameters()} == {torch.float32}, "the model is evaluated on a copy"
+
+
+def test_an_audit_of_some_parameters_moves_the_others_too():
+    some = {"parameters": ["*.self_attn.*"]}
+    assert 0 < apart(audit(**some, dtype="bfloat16"), audit(**some)) < 0.05
+    assert apart(audit(**some, device="cpu"), audit(**some)) == 0
+
+
+@pytest.mark.parametrize(("options", "message"), [({"device": "gpu"}, "found 'gpu'"), ({"dtype": "int8"}, "'int8'")])
+def test_an_audit_refuses_what_is_not_there(options, message):
+    with pytest.raises(dx.InputError, match=message):
+        audit(**options)
+
+
+@WITHOUT_GPU
+@pytest.mark.parametrize("dtype", [None, "float64", "bfloat16"])
+def test_an_audit_on_a_gpu(dtype):
+    """Written for a GPU; the model stays where it is."""
+    model = causal_lm("llama", dtype=torch.float32)
+    found = audit(model, device="cuda", dtype=dtype)
+    assert apart(found, audit(dtype=dtype)) < (3e-2 if dtype == "bfloat16" else 1e-4)
+    assert found.error.vector["lm_head.weight"].is_cuda
+    assert not any(value.is_cuda for value in model.parameters())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

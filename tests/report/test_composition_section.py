@@ -12,7 +12,8 @@ from diagnostics.report.composition_section import composition_headline, composi
 from diagnostics.report.document import Document, Section, Table
 from diagnostics.report.html import render_html
 from diagnostics.results import Cost, Estimate, Status, Verdict
-from diagnostics.verdicts.composition import Cause, CompositionAudit, Term
+from diagnostics.verdicts.causes import Cause
+from diagnostics.verdicts.composition import CompositionAudit, Term
 
 from . import samples
 
