@@ -10,7 +10,7 @@ import typer
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import diagnostics
-from diagnostics import derivations, testing
+from diagnostics import derivations, testing, training
 from diagnostics.cli import app
 from tools import notebook_pages
 from tools.docstrings import docstring, plain
@@ -42,7 +42,7 @@ def test_every_public_name_has_an_entry(name):
 
 def test_every_page_has_something_and_every_module_a_page_of_its_own():
     assert [group for group in GROUPS if "## `" not in PAGES[group]] == []
-    for module, page in ((derivations, "derivations"), (testing, "testing")):
+    for module, page in ((derivations, "derivations"), (testing, "testing"), (training, "training")):
         assert [name for name in module.__all__ if f"## `{name}`" not in PAGES[page]] == []
 
 

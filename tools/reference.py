@@ -16,7 +16,7 @@ import typer
 from mkdocs.structure.files import File, Files
 
 import diagnostics
-from diagnostics import derivations, testing
+from diagnostics import derivations, testing, training
 from diagnostics.cli import app
 from diagnostics.results import Result
 from tools.docstrings import docstring, first_sentence, plain
@@ -68,7 +68,8 @@ def pages() -> dict[str, str]:
     written = {"index": _index(grouped)}
     for group, (title, about, _) in GROUPS.items():
         written[group] = _page(f"{title}\n\n{about}", grouped[group], items)
-    for module, title in ((derivations, "diagnostics.derivations"), (testing, "diagnostics.testing")):
+    for module in (derivations, testing, training):
+        title = module.__name__
         own = {name: getattr(module, name) for name in module.__all__}
         written[title.rpartition(".")[2]] = _page(f"{title}\n\n{docstring(module)}", own, items | own)
     return written | {"command_line": _command_line()}
@@ -96,7 +97,8 @@ def _index(grouped: dict[str, dict[str, Any]]) -> str:
         "T is the number of experts, d the number of shared parameters. A shape stands in brackets, [T, T]; numbers in "
         "results are Python floats or float64 tensors on the CPU. A number in parentheses, (2.1), is a formula of the "
         "[theory](../explanation/derivations.md). The commands are on [a page of their own](command_line.md), and so "
-        "are [`diagnostics.derivations`](derivations.md) and [`diagnostics.testing`](testing.md).",
+        "are [`diagnostics.derivations`](derivations.md), [`diagnostics.testing`](testing.md) and "
+        "[`diagnostics.training`](training.md).",
     ]
     for group, (title, _, _) in GROUPS.items():
         lines += ["", f"## {title}", "", "| name | what it is |", "| --- | --- |"]
