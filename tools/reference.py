@@ -206,10 +206,19 @@ def _wrapped(arguments: list[inspect.Parameter], returned: Any) -> str:
 def _command_line() -> str:
     """Every command with its arguments and options, as the program itself knows them."""
     lines = ["# Commands", "", "Every command has `--help`, with examples of what it takes.", ""]
-    group = typer.main.get_command(app)
+    group: Any = typer.main.get_command(app)
+    context = typer.Context(group)
     lines += [f"{plain(group.epilog or '')}", "", *_options(group)]
-    for name, command in sorted(getattr(group, "commands", {}).items()):
-        lines += ["", f"## `diagnostics {name}`", "", *_help(command.help or ""), "", *_options(command)]
+    for name in group.list_commands(context):
+        # Commands are imported when they are asked for, with help that is escaped for rich.
+        _, command, _ = group.resolve_command(context, [name])
+        lines += [
+            "",
+            f"## `diagnostics {name}`",
+            "",
+            *_help((command.help or "").replace("\\[", "[")),
+            *_options(command),
+        ]
     return "\n".join(lines) + "\n"
 
 
