@@ -16,7 +16,7 @@ from diagnostics.commands.options import (
     QuietOption,
     parse_alphas,
 )
-from diagnostics.commands.terminal import Answer, Output, by_share
+from diagnostics.commands.terminal import Answer, Output
 from diagnostics.inputs.audit_config import load_audit_config
 from diagnostics.report.composition_section import composition_headline, composition_section
 from diagnostics.results import Verdict
@@ -71,12 +71,13 @@ def audit_command(
         progress("reading the model")
         loaded = config.language_model()
         output.notes.extend([*data.notes, *loaded.notes])
+        progress("measuring gradients")
         audit = audit_composition(
             loaded.model,
             loaded.tokenizer,
             layout=config.layout(loaded.tokenizer),
             keep_vectors=False,
-            progress=by_share(progress, "measuring gradients"),
+            progress=progress.share,
             **data.keywords,
         )
     negative = audit.verdict is Verdict.REFUTED

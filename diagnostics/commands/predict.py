@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,9 +26,13 @@ from diagnostics.commands.options import (
 from diagnostics.commands.problem import build_problem
 from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
+from diagnostics.inputs.config import RunConfig
+from diagnostics.inputs.documents import nearest
+from diagnostics.measures.merge_methods import MERGE_METHODS, merged_update
 from diagnostics.report.prediction_section import prediction_headline, prediction_section
 from diagnostics.report.wording import merge_label
 from diagnostics.results import Verdict
+from diagnostics.verdicts.merge_parts import LINEAR_LORA
 from diagnostics.verdicts.mergeability import predict_merge
 
 __all__ = ["HELP", "predict_command"]
@@ -83,10 +89,23 @@ def predict_command(
     allowed = config.tolerance if tolerance is None else tolerance
     if not 0 <= allowed < 1:
         raise InputError(f"--tolerance: expected a share from 0 to below 1; found {allowed}. Write 0.1 for 10%.")
+    _check_method(file, config, merge)
     with output.working() as progress:
         problem = build_problem(config, output, progress)
         progress(f"predicting {merge_label(merge)}")
-        prediction = predict_merge(problem, merge, tolerance=allowed, layers=True, **config.settings)
+        settings = {"tolerance": allowed, "layers": True, "progress": progress.share, **config.settings}
+        prediction = predict_merge(problem, merge, **settings)
     negative = prediction.verdict in _FAILING[fail_on]
     sections, payload = (prediction_section(prediction),), {"prediction": prediction}
     output.give(Answer("Will the merge work?", prediction_headline(prediction), sections, payload, negative))
+
+
+def _check_method(file: Path, config: RunConfig, merge: Mapping[str, float]) -> None:
+    """Refuse a merge method, or a setting of it, before models are read."""
+    if config.method == LINEAR_LORA:
+        return
+    try:
+        merged_update({name: {} for name in merge}, merge, **config.settings)
+    except InputError as error:
+        near = nearest(config.method, MERGE_METHODS) if config.method not in MERGE_METHODS else ""
+        raise InputError(f"{file}: {error} {near}".strip()) from error

@@ -116,6 +116,7 @@ class AuditConfig(Placed):
 
     keys: ClassVar = _KEYS
     first: ClassVar = ("model", "components", "target")
+    others: ClassVar = dict.fromkeys(("base", "experts"), "diagnostics predict") | {"merge_method": "mergekit"}
 
     model: Name
     adapter: Name | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 from pydantic import field_validator as validates
@@ -12,7 +12,7 @@ from pydantic import field_validator as validates
 from diagnostics.inputs.documents import CACHE, Count, Name, Part, Placed, finite, is_config_file, nearest
 from diagnostics.inputs.examples import refuse_input
 from diagnostics.inputs.placement import DTYPES
-from diagnostics.inputs.pretrained import load_problem
+from diagnostics.inputs.pretrained import KINDS, load_problem
 from diagnostics.inputs.problem import Coefficients, MergeProblem
 
 __all__ = ["Columns", "RunConfig", "is_config_file", "load_config"]
@@ -22,7 +22,7 @@ _KEYS = {
     "base": ("a path", "base: models/base"),
     "experts": ("paths by name", "experts: {news: models/news, mail: models/mail}"),
     "data": ("paths by name of the expert", "data: {news: news.jsonl, mail: mail.jsonl}"),
-    "kind": ("the kind of the tasks", "kind: sequence-classification"),
+    "kind": (f"one of {list(KINDS)}, or package.module:function", "kind: sequence-classification"),
     "private": ("a list of names or patterns", "private: ['classifier.*']"),
     "coefficients": ("finite numbers: one, a list, or a mapping by expert", "coefficients: {news: 0.5, mail: 0.3}"),
     "method": ("the name of a merge method", "method: ties"),
@@ -90,6 +90,11 @@ class RunConfig(Placed):
 
     keys: ClassVar = _KEYS
     first: ClassVar = ("base", "experts")
+    others: ClassVar = {
+        "model": "diagnostics audit",
+        "components": "diagnostics audit",
+        "merge_method": "mergekit, or diagnostics predict and check",
+    }
 
     base: Name | None = None
     experts: dict[Name, Name] = Field(default_factory=dict)
@@ -105,7 +110,7 @@ class RunConfig(Placed):
     columns: Columns | None = None
     instructions: dict[Name, StrictStr] | None = None
     device: Name | None = None
-    dtype: Name | None = None
+    dtype: Literal["float64", "float32", "bfloat16", "float16"] | None = None
     cache: Name | None = None
     seed: Annotated[StrictInt, Field(ge=0)] = 0
     target: Name | None = None
@@ -119,6 +124,14 @@ class RunConfig(Placed):
         if isinstance(value, list) and value:
             return [finite(item) for item in value]
         return finite(value)
+
+    @validates("kind")
+    @classmethod
+    def _as_kind(cls, value: str) -> str:
+        """Refuse a kind that is neither known nor a function of the user's."""
+        if ":" not in value and value not in KINDS:
+            raise ValueError(value)
+        return value
 
     @property
     def settings(self) -> dict[str, Any]:

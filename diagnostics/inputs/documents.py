@@ -49,10 +49,12 @@ class Document(Part):
     Attributes:
         keys: What each key expects, and an example of it; ``a.*.b`` is the key b of every entry of a.
         first: The keys that a file begins with.
+        others: What reads the files that have a key of another kind of document.
     """
 
     keys: ClassVar[Mapping[str, tuple[str, str]]]
     first: ClassVar[tuple[str, ...]]
+    others: ClassVar[Mapping[str, str]] = {}
     _file: Path = PrivateAttr(default=Path("configuration"))
 
     @classmethod
@@ -71,6 +73,7 @@ class Document(Part):
         """
         file = Path(path).expanduser()
         content = _mapping(file, cls)
+        _refuse_another(file, content, cls)
         messages = list(_unknown(content, cls))
         if not messages:
             try:
@@ -102,8 +105,11 @@ class Document(Part):
         """
         path = self.folder / Path(given).expanduser()
         if not path.exists():
-            remedy = "Paths are relative to the folder of the configuration."
-            refuse_input(f"{self._file}: {key}", "a file or folder", f"{given!r}: nothing at {path}", remedy)
+            near = difflib.get_close_matches(path.name, _names_in(path.parent), n=1, cutoff=0.8)
+            meant = (
+                f"Did you mean {near[0]!r} there?" if near else "Paths are relative to the folder of the configuration."
+            )
+            refuse_input(f"{self._file}: {key}", "a file or folder", f"{given!r}: nothing at {path}", meant)
         return path
 
 
@@ -207,9 +213,33 @@ def read_content(path: str | Path) -> Any:
         return _READERS[file.suffix.lower()](file.read_text(encoding="utf-8"))
     except OSError as error:
         refuse_input(file, "a configuration file", error.strerror or str(error), "Check the path.")
-    except (yaml.YAMLError, ValueError) as error:
-        found = " ".join(str(error).split())
-        refuse_input(file, f"valid {'TOML' if file.suffix.lower() == '.toml' else 'YAML'}", found, "Correct it there.")
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        found, remedy = _fault(error)
+        refuse_input(file, f"valid {'TOML' if file.suffix.lower() == '.toml' else 'YAML'}", found, remedy)
+
+
+def _fault(error: Exception) -> tuple[str, str]:
+    """What a file's reader stumbled over and where, and what to do about it."""
+    if isinstance(error, RecursionError):
+        return "sections inside of each other without end", "Write it flatter."
+    text = " ".join(str(error).split())
+    mark = error.problem_mark or error.context_mark if isinstance(error, yaml.MarkedYAMLError) else None
+    if isinstance(error, yaml.MarkedYAMLError) and mark:
+        problem = re.sub("^(but )?found ", "", str(error.problem or error.context)).replace("\\t", "tab")
+        text = f"{problem} (at line {mark.line + 1}, column {mark.column + 1})"
+    return text, next((remedy for sign, remedy in _REMEDIES.items() if sign in text), "Correct it there.")
+
+
+# What to do, by what the readers say.
+_REMEDIES = {
+    "'tab'": "Indent by spaces; YAML takes no tabs.",
+    "mapping values are not allowed": "Quote a text with a colon in it, and indent keys that belong together alike.",
+    "is given twice": "Remove one of them.",
+    "Cannot overwrite": "Remove one of them.",
+    "another document": "Remove the --- and what follows it.",
+    "unexpected end": "Close the quotation mark.",
+    "codec can't decode": "Save it as UTF-8.",
+}
 
 
 def dump_yaml(content: Mapping[str, Any], *, short: bool = False) -> str:
@@ -238,6 +268,14 @@ def dump_yaml(content: Mapping[str, Any], *, short: bool = False) -> str:
     return "".join(lines)
 
 
+def _names_in(folder: Path) -> list[str]:
+    """What a folder holds; nothing where it cannot be looked into."""
+    try:
+        return [each.name for each in folder.iterdir()]
+    except OSError:
+        return []
+
+
 def _mapping(file: Path, document: type[Document]) -> dict[str, Any]:
     """The content of a file, a mapping."""
     content = read_content(file)
@@ -246,6 +284,15 @@ def _mapping(file: Path, document: type[Document]) -> dict[str, Any]:
         found = "nothing" if not content else type(content).__name__
         refuse_input(file, f"keys among {', '.join(document.model_fields)}", found, f"Begin with {example}")
     return content
+
+
+def _refuse_another(file: Path, content: Mapping[Any, Any], document: type[Document]) -> None:
+    """Refuse a file that was written for something else, in one sentence."""
+    keys = [key for key in content if key in document.others]
+    if keys and not any(key in content for key in document.first):
+        reader = document.others[keys[0]]
+        expected = f"keys among {', '.join(document.model_fields)}"
+        refuse_input(file, expected, f"{', '.join(keys)}, of a file for {reader}", f"Run {reader} with it.")
 
 
 def _unknown(content: Mapping[Any, Any], part: type[BaseModel], where: str = "") -> Iterator[str]:
@@ -290,7 +337,9 @@ def _message(keys: Mapping[str, tuple[str, str]], content: Any, error: Mapping[s
         where, shown = where[:1], f"the name {shown}, which is no text before it is put in quotes"
     inside = ".".join([where[0], *("*" for _ in where[1:-1]), where[-1]])
     expected, example = keys.get(inside, keys[where[0]])
-    return f"{'.'.join(where)}: expected {expected}; found {shown}. Write, for example, {example}"
+    near = difflib.get_close_matches(str(error["input"]), re.findall("'([^']+)'", expected), n=1)
+    remedy = f"Did you mean {near[0]!r}?" if near else f"Write, for example, {example}"
+    return f"{'.'.join(where)}: expected {expected}; found {shown}. {remedy}"
 
 
 class _Loader(yaml.SafeLoader):
@@ -298,11 +347,12 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Read a mapping; the last of two equal keys would win in silence."""
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        repeated = [key for key in keys if keys.count(key) > 1]
-        if repeated:
-            problem = f"the key {repeated[0]!r} is given twice"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                problem = f"the key {key.value!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
