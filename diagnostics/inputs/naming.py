@@ -36,7 +36,8 @@ def name_experts(experts: Mapping[str, Source] | Sequence[str | Path], reserved:
         named = {Path(path).stem if Path(path).is_file() else Path(path).name: path for path in experts}
         if len(named) < len(experts):
             raise InputError(
-                f"two experts have the same name: {[str(path) for path in experts]}; pass a mapping with names"
+                f"two experts have the same name: {[str(path) for path in experts]}; "
+                "pass a mapping with names, or write a configuration that names them"
             )
     if not named or reserved in named:
         raise InputError(f"at least one expert is needed and none may be called {reserved!r}, found {list(named)}")
