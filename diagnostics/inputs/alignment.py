@@ -282,7 +282,8 @@ def _equal(first: Checkpoint, name: str, second: Checkpoint, other: str) -> bool
     """Whether two tensors are the same in shape, dtype and values."""
     if (first.shape(name), first.dtype(name)) != (second.shape(other), second.dtype(other)):
         return False
-    return torch.equal(first.tensor(name), second.tensor(other))
+    value = first.tensor(name)
+    return torch.equal(value, second.tensor(other).to(value.device))
 
 
 def _match_private(private: Sequence[str], models: Mapping[str, _Model], groups: Sequence[Sequence[str]]) -> set[str]:

@@ -73,7 +73,7 @@ def load_problem(
     Raises:
         InputError: If names, folders, data or models do not fit together.
     """
-    base, experts, data = _path(base), _paths(experts), _paths(data)
+    base, experts, data = _path("base", base), _paths("experts", experts), _paths("data", data)
     _check_names(experts, data)
     placed: dict[str, Any] = {"device": device, "dtype": dtype, "cache": cache}
     Placement.named(device, dtype)  # refused now and not after all models are read
@@ -332,11 +332,17 @@ def _check_names(experts: Mapping[str, Path], data: Mapping[str, Path]) -> None:
         )
 
 
-def _path(path: str | Path) -> Path:
+def _path(key: str, path: object) -> Path:
     """A path with the home folder filled in."""
+    if not isinstance(path, str | Path):
+        remedy = (
+            "A model in memory has no tokenizer beside it: make tasks with Task.from_module or Task.from_causal_lm, "
+            "and pass models and tasks to MergeProblem."
+        )
+        refuse_input(key, "a path, as data and models are read from files", type(path).__name__, remedy)
     return Path(path).expanduser()
 
 
-def _paths(paths: Mapping[str, str | Path]) -> dict[str, Path]:
+def _paths(key: str, paths: Mapping[str, str | Path]) -> dict[str, Path]:
     """Paths by name with the home folder filled in."""
-    return {name: _path(path) for name, path in paths.items()}
+    return {name: _path(f"{key}.{name}", path) for name, path in paths.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,11 +34,11 @@ class MergeProblem:
     another is asked for, and never below float32.
 
     Args:
-        base: Parameters of the base, or a path to them.
-        experts: Parameters or paths of the experts, keyed by name.
+        base: The base: a model, its parameters, or a path to them.
+        experts: Models, parameters or paths of the experts, keyed by name.
         tasks: One task per expert, keyed by the same names; an unlabelled one is labelled by its expert.
         private: Names or glob patterns of parameters that are not merged.
-        device: Where models are evaluated, ``"cuda"`` say; where they are by default. Data stay where they are, and
+        device: Where models are evaluated, ``"cuda"`` say; where the base is by default. Data stay where they are, and
             each batch follows the parameters.
         dtype: The type in which models are evaluated. In ``"bfloat16"`` and ``"float16"`` vectors are still held, and
             gradients added up, in float32.
@@ -80,6 +81,8 @@ class MergeProblem:
         self.names = tuple(experts)
         self.shared = alignment.shared
         widest = _widest_dtype(alignment)
+        if device is None:  # models in memory may be on several; arithmetic is done where the base is
+            placement = replace(placement, device=_device_of(opened[BASE], alignment))
         shared = {
             model: {
                 name: placement.held(checkpoint.tensor(alignment.stored_name(model, name)), widest)
@@ -278,6 +281,11 @@ def _check_names(experts: Mapping[str, Source], tasks: Mapping[str, Task]) -> No
             "experts and tasks must have the same names and there must be at least one; "
             f"experts without a task: {lone_experts}, tasks without an expert: {lone_tasks}"
         )
+
+
+def _device_of(base: Checkpoint, alignment: Alignment) -> torch.device:
+    """Where the base's shared parameters are, by the first of them."""
+    return base.tensor(alignment.stored_name(BASE, alignment.shared[0])).device
 
 
 def _widest_dtype(alignment: Alignment) -> torch.dtype:

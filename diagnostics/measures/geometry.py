@@ -164,9 +164,9 @@ def geometry(
     ``torch.set_num_threads`` sets the number of threads.
 
     Args:
-        base: Parameters of the base, or a path to them.
-        experts: Parameters or paths by name; a list of paths is named by their last parts.
-        target: An out-of-distribution target for β (2.3), parameters or a path.
+        base: The base: a model, its parameters, or a path to them.
+        experts: Models, parameters or paths by name; a list of paths is named by their last parts.
+        target: An out-of-distribution target for β (2.3): a model, parameters or a path.
         private: Names or glob patterns of parameters left out.
         progress: Called with the share of tensors that are done.
 
