@@ -76,6 +76,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "own_tasks.py").write_text(TASKS)
     (folder / "merge.yaml").write_text(CONFIG)
     (folder / "half.yaml").write_text(CONFIG + "coefficients: 0.5\ntarget: mail\n")
+    (folder / "ties.yaml").write_text(CONFIG + "coefficients: 0.5\nmethod: tie\n")
+    (folder / "dense.yaml").write_text(CONFIG + "coefficients: 0.5\nmethod: ties\noptions: {density: 2}\n")
     return folder
 
 
@@ -266,6 +268,11 @@ BAD = {
     ),
     "unknown target": (("bounds", "merge.yaml", "--target", "mial"), r"--target: expected one of the experts"),
     "two questions": (("bounds", "merge.yaml", "--target", "mail", "--negate", "news"), r"choose one of them"),
+    "method": (("predict", "ties.yaml"), r"ties\.yaml: method: expected one of .*; found 'tie'\. Did you mean 'ties'"),
+    "density": (
+        ("predict", "dense.yaml"),
+        r"dense\.yaml: density of news: expected a number above 0 and up to 1; found 2",
+    ),
     "unknown gate": (("predict", "half.yaml", "--fail-on", "refute"), r"Invalid value for '--fail-on'.*'refute'"),
     "no folder": (
         ("predict", "half.yaml", "--json", "no/a.json"),

@@ -25,14 +25,11 @@ _LOOPS = torch.tensor([1, 0, 0, 0, 0, 0, 1, 0, 1, 1])
 _PARTS = {"train": slice(0, 900), "probe": slice(900, 1300), "test": slice(1300, None)}
 
 
-def make_models(folder: Path, steps: int = 150, rate: float = 1e-3, share: float = 0.5) -> None:
+def make_models(folder: Path) -> None:
     """Write the base, two experts, and their examples with labels.
 
     Args:
         folder: Where to.
-        steps: Steps of training for the base.
-        rate: Learning rate of the experts.
-        share: Steps of each expert, as a share of the base's.
     """
     digits = load_digits()
     order = torch.randperm(len(digits.target), generator=torch.Generator().manual_seed(0))
@@ -41,13 +38,13 @@ def make_models(folder: Path, steps: int = 150, rate: float = 1e-3, share: float
     labels = {"even": 1 - classes % 2, "loops": _LOOPS[classes]}
     texts = torch.cat([torch.ones(len(rows), 1, dtype=torch.long), rows + 3], 1)
     base = _classifier(10)
-    _train(base, texts[_PARTS["train"]], classes[_PARTS["train"]], steps, 1e-3)
+    _train(base, texts[_PARTS["train"]], classes[_PARTS["train"]], 400, 1e-3)
     _save(base, folder / "base")
     for name, targets in labels.items():
         expert = _classifier(2)
         body = {key: value for key, value in base.state_dict().items() if not key.startswith("classifier")}
         expert.load_state_dict(body, strict=False)
-        _train(expert, texts[_PARTS["train"]], targets[_PARTS["train"]], int(steps * share), rate)
+        _train(expert, texts[_PARTS["train"]], targets[_PARTS["train"]], 100, 5e-4)
         _save(expert, folder / name)
         for part in ("probe", "test"):
             _write(folder / f"{name}-{part}.jsonl", rows[_PARTS[part]], targets[_PARTS[part]])

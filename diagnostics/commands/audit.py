@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -17,7 +16,8 @@ from diagnostics.commands.options import (
     QuietOption,
     parse_alphas,
 )
-from diagnostics.commands.terminal import Answer, Output, by_share
+from diagnostics.commands.progress import Steps
+from diagnostics.commands.terminal import Answer, Output
 from diagnostics.inputs.audit_config import AuditConfig, AuditData, load_audit_config
 from diagnostics.report.composition_section import composition_headline, composition_section
 from diagnostics.results import Verdict
@@ -73,7 +73,7 @@ def audit_command(
     output.give(answer)
 
 
-def audit_answer(config: AuditConfig, data: AuditData, output: Output, progress: Callable[[str], None]) -> Answer:
+def audit_answer(config: AuditConfig, data: AuditData, output: Output, progress: Steps) -> Answer:
     """Audit what a configuration asks for.
 
     Args:
@@ -88,12 +88,13 @@ def audit_answer(config: AuditConfig, data: AuditData, output: Output, progress:
     progress("reading the model")
     loaded = config.language_model()
     output.notes.extend([*data.notes, *loaded.notes])
+    progress("measuring gradients")
     audit = audit_composition(
         loaded.model,
         loaded.tokenizer,
         layout=config.layout(loaded.tokenizer),
         keep_vectors=False,
-        progress=by_share(progress, "measuring gradients"),
+        progress=progress.share,
         **data.keywords,
     )
     sections, payload = (composition_section(audit),), {"audit": audit}

@@ -30,8 +30,8 @@ from diagnostics.verdicts.loss_gaps import addition_bounds, negation_bounds, out
 
 __all__ = ["HELP", "bounds_answer", "bounds_command"]
 
-# A label and how to bound what it stands for.
-_Job = tuple[str, Callable[[MergeProblem], Mapping[str, BoundReport]]]
+# A label and how to bound what it stands for, telling how far it is.
+_Job = tuple[str, Callable[[MergeProblem, Callable[[float], None]], Mapping[str, BoundReport]]]
 
 HELP = f"""\b
 diagnostics bounds merge.yaml --coefficients 0.5
@@ -66,7 +66,7 @@ def bounds_command(
         groups = []
         for label, bound in jobs:
             progress(f"bounding the loss gaps: {label}")
-            groups.append((label, bound(problem)))
+            groups.append((label, bound(problem, progress.share)))
     output.give(bounds_answer(groups))
 
 
@@ -97,12 +97,12 @@ def _bound_jobs(config: RunConfig, coefficients: str | None, negate: str | None,
         if name not in alphas:
             raise InputError(f"--negate: expected a coefficient for {name!r}; found {alphas}. Add {name}=1.")
         label = merge_label({name: -alphas[name]})
-        return [(label, lambda problem: negation_bounds(problem, name, alphas[name]))]
+        return [(label, lambda problem, share: negation_bounds(problem, name, alphas[name], progress=share))]
     jobs: list[_Job] = []
     unseen = config.expert("--target", target) if target else config.target
     if target is None and (known or unseen not in config.experts):
         merge = config.merge(given)
-        jobs.append((merge_label(merge), lambda problem: addition_bounds(problem, merge)))
+        jobs.append((merge_label(merge), lambda problem, share: addition_bounds(problem, merge, progress=share)))
     if unseen in config.experts:
-        jobs.append((f"{unseen} unseen", lambda problem: {unseen: out_of_distribution_bound(problem, unseen)}))
+        jobs.append((f"{unseen} unseen", lambda problem, _: {unseen: out_of_distribution_bound(problem, unseen)}))
     return jobs

@@ -11,7 +11,7 @@ import typer
 
 from diagnostics.commands.models import PathsArgument, PrivateOption, read_models
 from diagnostics.commands.options import HtmlOption, JsonOption, QuietOption
-from diagnostics.commands.terminal import Answer, Output, by_share
+from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
 from diagnostics.inputs.alignment import BASE
 from diagnostics.inputs.checkpoints import Source
@@ -66,8 +66,9 @@ def check_command(
     base, experts, hidden = _models(paths)
     with output.working() as progress:
         progress("reading the headers of the models")
-        show = by_share(progress, "comparing weights")
-        findings = check_compatibility(base, experts, private=[*hidden, *(private or [])], progress=show)
+        hidden += private or []
+        progress("comparing weights")
+        findings = check_compatibility(base, experts, private=hidden, progress=progress.share)
     output.give(check_answer(findings, list(experts), fail_on))
 
 

@@ -106,7 +106,7 @@ def coefficients_command(
     with output.working() as progress:
         problem = build_problem(config, output, progress)
         progress("measuring single models, and looking at candidates")
-        choice = best_coefficients(problem, **settings)
+        choice = best_coefficients(problem, progress=progress.share, **settings)
     sections = (coefficients_section(choice), prediction_section(choice.prediction))
     negative, payload = choice.verdict is Verdict.REFUTED, {"choice": choice}
     output.give(Answer("Which coefficients?", coefficients_headline(choice), sections, payload, negative))

@@ -70,8 +70,8 @@ def _check(chosen: list[Derivation], examples: int, seed: int, output: Output) -
     """Check derivations one by one."""
     checks = []
     with output.working() as progress:
-        for place, item in enumerate(chosen, 1):
-            progress(f"checking ({item.id}), {place} of {len(chosen)}")
+        for place, item in enumerate(chosen):
+            progress(f"checking ({item.id}), {place + 1} of {len(chosen)}", place / len(chosen))
             checks.append(check_derivation(item, examples, seed=seed))
     headline = checks_headline(checks)
     negative = headline.verdict is Verdict.REFUTED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +40,7 @@ def geometry_command(
     output = Output(json, html, quiet)
     with output.working() as progress:
         progress("measuring the geometry of the task vectors")
-        shape = _geometry(paths, target, private or [])
+        shape = _geometry(paths, target, private or [], progress.share)
     output.give(geometry_answer(shape))
 
 
@@ -56,10 +57,10 @@ def geometry_answer(shape: Geometry) -> Answer:
     return Answer("Geometry of task vectors", geometry_headline(shape), sections, {"geometry": shape})
 
 
-def _geometry(paths: list[Path], target: str | None, private: list[str]) -> Geometry:
+def _geometry(paths: list[Path], target: str | None, private: list[str], progress: Callable[[float], None]) -> Geometry:
     """The geometry of the models of a configuration, or of those at paths."""
     base, experts, config = read_models("geometry", paths)
     if config is None:
-        return geometry(base, experts, target=target, private=private)
+        return geometry(base, experts, target=target, private=private, progress=progress)
     known, unseen = config.unseen(target)
-    return geometry(base, known, target=unseen, private=[*config.private, *private])
+    return geometry(base, known, target=unseen, private=[*config.private, *private], progress=progress)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,12 +26,17 @@ from diagnostics.commands.options import (
 )
 from diagnostics.commands.problem import build_problem
 from diagnostics.commands.terminal import Answer, Output
+from diagnostics.errors import InputError
+from diagnostics.inputs.config import RunConfig
+from diagnostics.inputs.documents import nearest
+from diagnostics.measures.merge_methods import MERGE_METHODS, merged_update
 from diagnostics.report.prediction_section import prediction_headline, prediction_section
 from diagnostics.report.wording import merge_label
 from diagnostics.results import Verdict
+from diagnostics.verdicts.merge_parts import LINEAR_LORA
 from diagnostics.verdicts.mergeability import MergePrediction, predict_merge
 
-__all__ = ["FAILING", "HELP", "FailOn", "FailOnOption", "predict_command", "prediction_answer"]
+__all__ = ["FAILING", "HELP", "FailOn", "FailOnOption", "check_method", "predict_command", "prediction_answer"]
 
 HELP = f"""\b
 diagnostics predict merge.yaml
@@ -81,10 +88,12 @@ def predict_command(
     config = load_run(file, data, output.notes).placed(device, dtype, cache)
     merge = config.merge(parse_coefficients(coefficients))
     allowed = config.tolerance if tolerance is None else tolerance
+    check_method(file, config, merge)
     with output.working() as progress:
         problem = build_problem(config, output, progress)
         progress(f"predicting {merge_label(merge)}")
-        prediction = predict_merge(problem, merge, tolerance=allowed, layers=True, **config.settings)
+        settings = {"tolerance": allowed, "layers": True, "progress": progress.share, **config.settings}
+        prediction = predict_merge(problem, merge, **settings)
     output.give(prediction_answer(prediction, fail_on))
 
 
@@ -101,3 +110,23 @@ def prediction_answer(prediction: MergePrediction, fail_on: FailOn = FailOn.REFU
     negative, headline = prediction.verdict in FAILING[fail_on], prediction_headline(prediction)
     sections, payload = (prediction_section(prediction),), {"prediction": prediction}
     return Answer("Will the merge work?", headline, sections, payload, negative, prediction.cost)
+
+
+def check_method(file: Path, config: RunConfig, merge: Mapping[str, float]) -> None:
+    """Refuse a merge method, or a setting of it, before models are read.
+
+    Args:
+        file: The file that names it, for the message.
+        config: What the file says.
+        merge: The coefficients.
+
+    Raises:
+        InputError: If it is refused.
+    """
+    if config.method == LINEAR_LORA:
+        return
+    try:
+        merged_update({name: {} for name in merge}, merge, **config.settings)
+    except InputError as error:
+        near = nearest(config.method, MERGE_METHODS) if config.method not in MERGE_METHODS else ""
+        raise InputError(f"{file}: {error} {near}".strip()) from error

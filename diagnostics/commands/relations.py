@@ -58,8 +58,8 @@ def relations_command(
     relations = []
     with output.working() as progress:
         problem = build_problem(config, output, progress)
-        for first, second in pairs:
-            progress(f"comparing outputs of {first} and {second}")
+        for place, (first, second) in enumerate(pairs):
+            progress(f"comparing outputs of {first} and {second}", place / len(pairs))
             relation = output_relation(problem, first, second, measure=measure, tolerance=config.tolerance)
             relations.append(relation)
     output.give(relations_answer(relations))

@@ -27,7 +27,8 @@ from diagnostics.commands.options import (
     load_run,
     parse_coefficients,
 )
-from diagnostics.commands.predict import FAILING, FailOn, FailOnOption
+from diagnostics.commands.predict import FAILING, FailOn, FailOnOption, check_method
+from diagnostics.commands.progress import Steps
 from diagnostics.commands.report_parts import MergeReport, PartName
 from diagnostics.commands.terminal import Answer, Output, say
 from diagnostics.errors import InputError
@@ -190,7 +191,7 @@ def _read(files: Sequence[Path], options: Mapping[str, Any], notes: list[object]
     if config is not None and not left and not audits:
         raise InputError(f"--skip: expected a part to be left; found all of {[*map(str, PartName)]}. Skip fewer.")
     if config is not None and (options["--coefficients"] is not None or config.coefficients is not None):
-        config.merge(parse_coefficients(options["--coefficients"]))
+        check_method(merges[0], config, config.merge(parse_coefficients(options["--coefficients"])))
     return _Read(merges[0] if merges else None, config, {file: (each, each.data()) for file, each in audits.items()})
 
 
@@ -211,7 +212,7 @@ def _add_audits(
     page: _Page,
     audits: Mapping[Path, tuple[AuditConfig, AuditData]],
     output: Output,
-    progress: Callable[[str], None],
+    progress: Steps,
 ) -> None:
     """Add a part for each audit, under its file's name where there are several."""
     done: dict[str, Any] = {}

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import combinations
+from typing import Any
 
 from diagnostics.commands.bounds import bounds_answer
 from diagnostics.commands.check import check_answer
 from diagnostics.commands.geometry import geometry_answer
 from diagnostics.commands.predict import prediction_answer
 from diagnostics.commands.problem import build_problem
+from diagnostics.commands.progress import Steps
 from diagnostics.commands.relations import relations_answer
-from diagnostics.commands.terminal import Answer, Output, by_share
+from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
 from diagnostics.inputs.config import RunConfig
 from diagnostics.inputs.problem import Coefficients, MergeProblem
@@ -67,7 +69,7 @@ class MergeReport:
     tolerance: float
     wanted: tuple[PartName, ...]
     output: Output
-    progress: Callable[[str], None]
+    progress: Steps
     problem: MergeProblem | None = None
     refusal: InputError | None = None
 
@@ -109,13 +111,15 @@ class MergeReport:
         known = self.given is not None or self.config.coefficients is not None
         experts = list(self.config.merge(self.given)) if known else None
         self.progress("looking for better coefficients")
-        return best_coefficients(self._data, experts, tolerance=self.tolerance, seed=self.config.seed)
+        settings: dict[str, Any] = {"tolerance": self.tolerance, "seed": self.config.seed}
+        return best_coefficients(self._data, experts, progress=self.progress.share, **settings)
 
     @functools.cached_property
     def prediction(self) -> MergePrediction:
         """What the merge is predicted to do."""
         self.progress(f"predicting {merge_label(self.merge)}")
-        return predict_merge(self._data, self.merge, tolerance=self.tolerance, layers=True, **self.config.settings)
+        settings = {"tolerance": self.tolerance, "layers": True, **self.config.settings}
+        return predict_merge(self._data, self.merge, progress=self.progress.share, **settings)
 
     def answer(self, part: PartName) -> Answer:
         """Measure one part.
@@ -151,8 +155,9 @@ class MergeReport:
     def _check(self) -> Answer:
         """Whether the checkpoints can be merged."""
         base, experts = self.config.models()
-        show = by_share(self.progress, "comparing weights")
-        return check_answer(check_compatibility(base, experts, private=self._private, progress=show), list(experts))
+        self.progress("comparing weights")
+        found = check_compatibility(base, experts, private=self._private, progress=self.progress.share)
+        return check_answer(found, list(experts))
 
     def _geometry(self) -> Answer:
         """Lengths and angles of all experts; a target beyond them is read from its file."""
@@ -162,7 +167,8 @@ class MergeReport:
             return geometry_answer(problem_geometry(self.problem))
         base, experts = self.config.models()
         target = self.config.unseen()[1] if beyond else None
-        return geometry_answer(geometry(base, experts, target=target, private=self._private))
+        share = self.progress.share
+        return geometry_answer(geometry(base, experts, target=target, private=self._private, progress=share))
 
     def _coefficients(self) -> Answer:
         """The best coefficients, beside those of the page."""
@@ -187,7 +193,7 @@ class MergeReport:
             )
         label = merge_label(parts.point)
         self.progress(f"bounding the loss gaps: {label}")
-        groups = [(label, addition_bounds(self._data, parts.point))]
+        groups = [(label, addition_bounds(self._data, parts.point, progress=self.progress.share))]
         unseen = self.config.target
         if unseen in self.config.experts and len(self.config.experts) > 1:
             self.progress(f"bounding the loss gap of {unseen}, unseen")
@@ -202,8 +208,9 @@ class MergeReport:
                 title, "Relations compare outputs by example; those of a language model are by token."
             )
         relations = []
-        for first, second in combinations(self.merge, 2):
-            self.progress(f"comparing outputs of {first} and {second}")
+        pairs = list(combinations(self.merge, 2))
+        for place, (first, second) in enumerate(pairs):
+            self.progress(f"comparing outputs of {first} and {second}", place / len(pairs))
             relations.append(output_relation(self._data, first, second, tolerance=self.tolerance))
         if not relations:
             return _does_not_apply(title, "One expert has no relation to another.")

@@ -16,6 +16,7 @@ from rich.text import Text
 from torch import Tensor
 
 from diagnostics.commands.group import NO
+from diagnostics.commands.progress import Steps, showing
 from diagnostics.inputs.encoding import TruncationWarning
 from diagnostics.inputs.files import write_atomic
 from diagnostics.processes import team
@@ -27,7 +28,7 @@ from diagnostics.report.text import render_text
 from diagnostics.report.wording import clean
 from diagnostics.results import Cost
 
-__all__ = ["Answer", "Output", "by_share", "say"]
+__all__ = ["Answer", "Output", "say"]
 
 
 @dataclass(frozen=True)
@@ -68,18 +69,17 @@ class Output:
     notes: list[object] = field(default_factory=list)
 
     @contextmanager
-    def working(self) -> Iterator[Callable[[str], None]]:
+    def working(self) -> Iterator[Steps]:
         """Show progress, and note texts that were cut.
 
         Yields:
-            A function to call with each step.
+            What to call with each step.
         """
         console = Console(stderr=True, quiet=self.quiet or team().rank > 0)
-        with warnings.catch_warnings(), console.status("starting") as status:
+        with warnings.catch_warnings(), showing(console) as steps:
             warnings.simplefilter("always", TruncationWarning)
             warnings.showwarning = self._noting(warnings.showwarning)
-            # Where nothing can be redrawn, a log gets a line for each step.
-            yield status.update if console.is_terminal else lambda step: console.print(Text(clean(step), style="dim"))
+            yield steps
 
     def _noting(self, otherwise: Callable[..., None]) -> Callable[..., None]:
         """Keep our own warnings as notes and pass on others."""
@@ -143,35 +143,6 @@ class Output:
         if not self.quiet:
             printed = document if brief is None or self.html is None else brief
             render_text(printed, Console(), page=self.html)
-
-
-def by_share(progress: Callable[[str], None], step: str) -> Callable[[float], None]:
-    """Report a long step by the share of it that is done, every tenth once.
-
-    Args:
-        progress: Shows a text.
-        step: What is done.
-
-    Returns:
-        A function to call with the share.
-
-    Example:
-        >>> show = by_share(print, "measuring")
-        >>> for share in (0.01, 0.11, 0.15, 0.5):
-        ...     show(share)
-        measuring: 0%
-        measuring: 10%
-        measuring: 50%
-    """
-    shown: set[int] = set()
-
-    def show(share: float) -> None:
-        tenth = int(10 * share)
-        if tenth not in shown:
-            shown.add(tenth)
-            progress(f"{step}: {10 * tenth}%")
-
-    return show
 
 
 def say(message: str, style: str) -> None:

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
+import sys
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Self, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictInt, StrictStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StrictInt, StrictStr, ValidationError
 
-from diagnostics.errors import InputError
+from diagnostics.errors import InputError, nearest
 from diagnostics.inputs.examples import refuse_input
+from diagnostics.inputs.texts import is_text, user_path
 
 __all__ = [
     "CACHE",
     "Count",
     "Document",
+    "Finite",
     "Name",
     "Part",
     "Placed",
+    "Seed",
     "finite",
     "is_config_file",
     "nearest",
@@ -32,6 +35,9 @@ __all__ = [
 
 Name = Annotated[StrictStr, Field(min_length=1)]
 Count = Annotated[StrictInt, Field(ge=1)]
+Seed = Annotated[StrictInt, Field(ge=0, lt=2**63)]
+# Larger integers are no number of the arithmetic used; NaN compares as neither.
+_LARGEST = sys.float_info.max
 
 # What the key of every configuration that can have a cache expects.
 CACHE = ("a folder for what is measured", "cache: .diagnostics")
@@ -49,10 +55,12 @@ class Document(Part):
     Attributes:
         keys: What each key expects, and an example of it; ``a.*.b`` is the key b of every entry of a.
         first: The keys that a file begins with.
+        others: What reads the files that have a key of another kind of document.
     """
 
     keys: ClassVar[Mapping[str, tuple[str, str]]]
     first: ClassVar[tuple[str, ...]]
+    others: ClassVar[Mapping[str, str]] = {}
     _file: Path = PrivateAttr(default=Path("configuration"))
 
     @classmethod
@@ -69,8 +77,9 @@ class Document(Part):
             InputError: If the file cannot be read, has an unknown key, lacks one, or has a value of the wrong kind;
                 the message names file, key, value and remedy, for each mistake.
         """
-        file = Path(path).expanduser()
+        file = user_path(path)
         content = _mapping(file, cls)
+        _refuse_another(file, content, cls)
         messages = list(_unknown(content, cls))
         if not messages:
             try:
@@ -100,10 +109,13 @@ class Document(Part):
         Raises:
             InputError: If nothing is there.
         """
-        path = self.folder / Path(given).expanduser()
+        path = user_path(self.folder / user_path(given))
         if not path.exists():
-            remedy = "Paths are relative to the folder of the configuration."
-            refuse_input(f"{self._file}: {key}", "a file or folder", f"{given!r}: nothing at {path}", remedy)
+            near = difflib.get_close_matches(path.name, _names_in(path.parent), n=1, cutoff=0.8)
+            meant = (
+                f"Did you mean {near[0]!r} there?" if near else "Paths are relative to the folder of the configuration."
+            )
+            refuse_input(f"{self._file}: {key}", "a file or folder", f"{given!r}: nothing at {path}", meant)
         return path
 
 
@@ -133,7 +145,7 @@ class Placed(Document):
         Returns:
             The place.
         """
-        return None if given is None else self.folder / Path(given).expanduser()
+        return None if given is None else self.folder / user_path(given)
 
 
 def is_config_file(path: str | Path) -> bool:
@@ -164,27 +176,12 @@ def finite(value: object) -> float:
         >>> finite(1)
         1.0
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST <= value <= _LARGEST:
         raise ValueError(value)
     return float(value)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Hint at the name that was meant.
-
-    Args:
-        name: What was written.
-        known: What could have been.
-
-    Returns:
-        A sentence.
-
-    Example:
-        >>> nearest("mial", ["news", "mail"])
-        "Did you mean 'mail'?"
-    """
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"Did you mean {near[0]!r}?" if near else "Check the spelling."
+Finite = Annotated[float, BeforeValidator(finite)]
 
 
 def read_content(path: str | Path) -> Any:
@@ -199,7 +196,7 @@ def read_content(path: str | Path) -> Any:
     Raises:
         InputError: If the file cannot be read, has another ending, or is not valid.
     """
-    file = Path(path).expanduser()
+    file = user_path(path)
     if not is_config_file(file):
         found = file.suffix or "no ending"
         refuse_input(file, f"a configuration ending in {', '.join(_READERS)}", found, "Rename it, or pass another.")
@@ -207,9 +204,33 @@ def read_content(path: str | Path) -> Any:
         return _READERS[file.suffix.lower()](file.read_text(encoding="utf-8"))
     except OSError as error:
         refuse_input(file, "a configuration file", error.strerror or str(error), "Check the path.")
-    except (yaml.YAMLError, ValueError) as error:
-        found = " ".join(str(error).split())
-        refuse_input(file, f"valid {'TOML' if file.suffix.lower() == '.toml' else 'YAML'}", found, "Correct it there.")
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        found, remedy = _fault(error)
+        refuse_input(file, f"valid {'TOML' if file.suffix.lower() == '.toml' else 'YAML'}", found, remedy)
+
+
+def _fault(error: Exception) -> tuple[str, str]:
+    """What a file's reader stumbled over and where, and what to do about it."""
+    if isinstance(error, RecursionError):
+        return "sections inside of each other without end", "Write it flatter."
+    text = " ".join(str(error).split())
+    mark = error.problem_mark or error.context_mark if isinstance(error, yaml.MarkedYAMLError) else None
+    if isinstance(error, yaml.MarkedYAMLError) and mark:
+        problem = re.sub("^(but )?found ", "", str(error.problem or error.context)).replace("\\t", "tab")
+        text = f"{problem} (at line {mark.line + 1}, column {mark.column + 1})"
+    return text, next((remedy for sign, remedy in _REMEDIES.items() if sign in text), "Correct it there.")
+
+
+# What to do, by what the readers say.
+_REMEDIES = {
+    "'tab'": "Indent by spaces; YAML takes no tabs.",
+    "mapping values are not allowed": "Quote a text with a colon in it, and indent keys that belong together alike.",
+    "is given twice": "Remove one of them.",
+    "Cannot overwrite": "Remove one of them.",
+    "another document": "Remove the --- and what follows it.",
+    "unexpected end": "Close the quotation mark.",
+    "codec can't decode": "Save it as UTF-8.",
+}
 
 
 def dump_yaml(content: Mapping[str, Any], *, short: bool = False) -> str:
@@ -238,6 +259,14 @@ def dump_yaml(content: Mapping[str, Any], *, short: bool = False) -> str:
     return "".join(lines)
 
 
+def _names_in(folder: Path) -> list[str]:
+    """What a folder holds; nothing where it cannot be looked into."""
+    try:
+        return [each.name for each in folder.iterdir()]
+    except OSError:
+        return []
+
+
 def _mapping(file: Path, document: type[Document]) -> dict[str, Any]:
     """The content of a file, a mapping."""
     content = read_content(file)
@@ -246,6 +275,15 @@ def _mapping(file: Path, document: type[Document]) -> dict[str, Any]:
         found = "nothing" if not content else type(content).__name__
         refuse_input(file, f"keys among {', '.join(document.model_fields)}", found, f"Begin with {example}")
     return content
+
+
+def _refuse_another(file: Path, content: Mapping[Any, Any], document: type[Document]) -> None:
+    """Refuse a file that was written for something else, in one sentence."""
+    keys = [key for key in content if key in document.others]
+    if keys and not any(key in content for key in document.first):
+        reader = document.others[keys[0]]
+        expected = f"keys among {', '.join(document.model_fields)}"
+        refuse_input(file, expected, f"{', '.join(keys)}, of a file for {reader}", f"Run {reader} with it.")
 
 
 def _unknown(content: Mapping[Any, Any], part: type[BaseModel], where: str = "") -> Iterator[str]:
@@ -278,7 +316,7 @@ def _message(keys: Mapping[str, tuple[str, str]], content: Any, error: Mapping[s
     where, inner = [], content
     for part in error["loc"]:
         # Beyond the document's own keys come names of types, which say nothing to its writer.
-        if not isinstance(inner, list) and not (isinstance(inner, dict) and part in inner):
+        if not (isinstance(part, int) if isinstance(inner, list) else isinstance(inner, dict) and part in inner):
             break
         where.append(str(part))
         inner = inner[part]
@@ -290,7 +328,9 @@ def _message(keys: Mapping[str, tuple[str, str]], content: Any, error: Mapping[s
         where, shown = where[:1], f"the name {shown}, which is no text before it is put in quotes"
     inside = ".".join([where[0], *("*" for _ in where[1:-1]), where[-1]])
     expected, example = keys.get(inside, keys[where[0]])
-    return f"{'.'.join(where)}: expected {expected}; found {shown}. Write, for example, {example}"
+    near = difflib.get_close_matches(str(error["input"]), re.findall("'([^']+)'", expected), n=1)
+    remedy = f"Did you mean {near[0]!r}?" if near else f"Write, for example, {example}"
+    return f"{'.'.join(where)}: expected {expected}; found {shown}. {remedy}"
 
 
 class _Loader(yaml.SafeLoader):
@@ -298,12 +338,20 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Read a mapping; the last of two equal keys would win in silence."""
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        repeated = [key for key in keys if keys.count(key) > 1]
-        if repeated:
-            problem = f"the key {repeated[0]!r} is given twice"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                problem = f"the key {key.value!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        """Read a text; an escape may stand for half a character, which is none."""
+        value = super().construct_scalar(node)
+        if isinstance(value, str) and not is_text(value):
+            raise yaml.constructor.ConstructorError(None, None, "half a character", node.start_mark)
+        return value
 
 
 class _Dumper(yaml.SafeDumper):

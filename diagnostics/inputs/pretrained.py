@@ -22,6 +22,7 @@ from diagnostics.inputs.placement import Placement
 from diagnostics.inputs.pretrained_lm import causal_lm_tasks
 from diagnostics.inputs.problem import MergeProblem
 from diagnostics.inputs.tasks import Task
+from diagnostics.inputs.texts import user_path
 
 __all__ = ["KINDS", "TruncationWarning", "load_problem"]
 
@@ -73,7 +74,7 @@ def load_problem(
     Raises:
         InputError: If names, folders, data or models do not fit together.
     """
-    base, experts, data = _path(base), _paths(experts), _paths(data)
+    base, experts, data = _path("base", base), _paths("experts", experts), _paths("data", data)
     _check_names(experts, data)
     placed: dict[str, Any] = {"device": device, "dtype": dtype, "cache": cache}
     Placement.named(device, dtype)  # refused now and not after all models are read
@@ -327,16 +328,22 @@ def _check_names(experts: Mapping[str, Path], data: Mapping[str, Path]) -> None:
     lone_experts, lone_data = sorted(set(experts) - set(data)), sorted(set(data) - set(experts))
     if lone_experts or lone_data or not experts:
         raise InputError(
-            "experts and data must have the same names and there must be at least one; "
-            f"experts without data: {lone_experts}, data without an expert: {lone_data}"
+            "experts and data: expected the same names in both, at least one; "
+            f"found experts without data: {lone_experts}, data without an expert: {lone_data}. Give each its partner."
         )
 
 
-def _path(path: str | Path) -> Path:
+def _path(key: str, path: object) -> Path:
     """A path with the home folder filled in."""
-    return Path(path).expanduser()
+    if not isinstance(path, str | Path):
+        remedy = (
+            "A model in memory has no tokenizer beside it: make tasks with Task.from_module or Task.from_causal_lm, "
+            "and pass models and tasks to MergeProblem."
+        )
+        refuse_input(key, "a path, as data and models are read from files", type(path).__name__, remedy)
+    return user_path(path)
 
 
-def _paths(paths: Mapping[str, str | Path]) -> dict[str, Path]:
+def _paths(key: str, paths: Mapping[str, str | Path]) -> dict[str, Path]:
     """Paths by name with the home folder filled in."""
-    return {name: _path(path) for name, path in paths.items()}
+    return {name: _path(f"{key}.{name}", path) for name, path in paths.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diagnostics.exact.random_vectors import null_cosine
 from diagnostics.inputs.adapters import open_expert
-from diagnostics.inputs.alignment import BASE, align
+from diagnostics.inputs.alignment import BASE, align, assert_finite
 from diagnostics.inputs.checkpoints import Source, open_checkpoint
 from diagnostics.inputs.naming import name_experts
 from diagnostics.measures.signs import SignCounts
@@ -154,6 +154,7 @@ def geometry(
     *,
     target: Source | None = None,
     private: Sequence[str] = (),
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Geometry:
     """Return norms, Gram matrix, cosines and sign conflicts of the task vectors τ_i = θ_i − θ0.
 
@@ -167,12 +168,13 @@ def geometry(
         experts: Models, parameters or paths by name; a list of paths is named by their last parts.
         target: An out-of-distribution target for β (2.3): a model, parameters or a path.
         private: Names or glob patterns of parameters left out.
+        progress: Called with the share of tensors that are done.
 
     Returns:
         The geometry over all shared parameters, and per tensor in ``layers``.
 
     Raises:
-        InputError: If there is no expert, or two paths have the same last part.
+        InputError: If there is no expert, two paths have the same last part, or values are NaN or infinite.
         MismatchError: If parameters do not fit together; the message lists every one.
 
     Example:
@@ -189,11 +191,16 @@ def geometry(
     names, sums = tuple(named), dict[str, Sums]()
     for name, part in stream_sums(opened, alignment, len(names)):
         sums[name] = sums[name] + part if name in sums else part
+        progress(len(sums) / len(alignment.shared))
     layers = {
         name: _from_sums(names, part, math.prod(opened[BASE].shape(alignment.stored_name(BASE, name))))
         for name, part in sums.items()
     }
-    return _total(layers, sums, names)
+    total = _total(layers, sums, names)
+    if not total.gram.isfinite().all():
+        for checkpoint in opened.values():
+            assert_finite(checkpoint)
+    return total
 
 
 def _from_sums(

@@ -108,11 +108,14 @@ class OutputTable:
         self.identity = ""
         self._digests: dict[str, str] = {}
 
-    def read(self, wanted: Iterable[Observation]) -> list[Tensor]:
+    def read(
+        self, wanted: Iterable[Observation], progress: Callable[[float], None] = lambda share: None
+    ) -> list[Tensor]:
         """Return observed outputs, measuring those that are not known yet.
 
         Args:
             wanted: The observations.
+            progress: Called with the share of the points to measure that are done.
 
         Returns:
             One tensor a batch: the observations stacked, [N, …outputs].
@@ -127,9 +130,10 @@ class OutputTable:
         for each in wanted:
             if each not in self.entries:
                 missing[each.expert, each.at].append(each.along)
-        for (expert, at), directions in missing.items():
+        for done, ((expert, at), directions) in enumerate(missing.items(), start=1):
             point = shifted(self._base, at, self._vectors[expert]) if expert else self._base
             self._measure(point, expert, at, directions)
+            progress(done / len(missing))
         rows = [self.entries[each] for each in wanted]
         return [torch.stack(batch) for batch in zip(*rows, strict=True)]
 

@@ -389,7 +389,7 @@ def _factor_values(expert: Checkpoint, name: str, base: Tensor) -> SingularValue
     ):  # saved whole, or a model in memory with a base of its own
         return None
     factors = expert.factors(name)
-    return product_singular_values(factors.up, factors.down, factors.scale)
+    return product_singular_values(factors.up.cpu(), factors.down.cpu(), factors.scale)
 
 
 def _undefined() -> Estimate:

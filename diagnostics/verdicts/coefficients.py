@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
 
-from diagnostics.errors import InputError
+from diagnostics.errors import InputError, require_one_of, require_share
 from diagnostics.inputs.problem import MergeProblem
 from diagnostics.results import Cost, Estimate, Result, Verdict
 from diagnostics.verdicts.coefficient_search import axis, search
@@ -95,6 +95,7 @@ def best_coefficients(
     verify: int = 0,
     tolerance: float = 0.1,
     seed: int = 0,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> CoefficientChoice:
     """Choose the coefficients of a merge by prediction, from single models alone (5.1)-(5.3).
 
@@ -116,6 +117,7 @@ def best_coefficients(
         verify: How many of the best candidates to evaluate on the tasks' examples; the best as measured is returned.
         tolerance: Share of its expert's score that a task may lose for the verdict.
         seed: Seed of the candidates.
+        progress: Called with the share of the measurements that are done.
 
     Returns:
         The choice with its prediction and its regret.
@@ -133,7 +135,7 @@ def best_coefficients(
     names = _names(problem, experts)
     _check(objective, bounds, verify, tolerance, seed)
     parts = merge_parts(problem, dict.fromkeys(names, 1.0), "task_arithmetic", {})
-    surrogates = parts.surrogates(problem, names)
+    surrogates = parts.surrogates(problem, names, progress)
     # A retention is a share of the expert's score, so that score must be there and not be zero.
     scored = {each.names[i]: each.expert.score > 0 for i, each in enumerate(surrogates)}
     asked = _asked(scored, at_least or {})
@@ -175,12 +177,10 @@ def _names(problem: MergeProblem, experts: Sequence[str] | None) -> tuple[str, .
 
 def _check(objective: str, bounds: tuple[float, float], verify: int, tolerance: float, seed: int) -> None:
     """Refuse settings that mean nothing."""
-    if objective not in get_args(Objective):
-        raise InputError(f"objective: expected one of {list(get_args(Objective))}; found {objective!r}.")
+    require_one_of("objective", objective, get_args(Objective))
     if len(bounds) != 2 or not all(map(math.isfinite, bounds)) or not bounds[0] < bounds[1]:
         raise InputError(f"bounds: expected two numbers, the smaller first, such as (0.0, 1.5); found {bounds!r}.")
-    if not 0 <= tolerance < 1:
-        raise InputError(f"tolerance is a share of the expert's score between 0 and 1, found {tolerance}")
+    require_share("tolerance", tolerance)
     for name, value in {"verify": verify, "seed": seed}.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise InputError(f"{name}: expected a whole number from 0 on; found {value!r}.")
@@ -189,7 +189,7 @@ def _check(objective: str, bounds: tuple[float, float], verify: int, tolerance: 
 def _metric(scored: Mapping[str, bool], given: str | None) -> Metric:
     """The metric asked for, or retention where every task has one."""
     if given not in (None, *get_args(Metric)):
-        raise InputError(f"metric: expected one of {list(get_args(Metric))} or none; found {given!r}.")
+        require_one_of("metric", given, get_args(Metric))
     without = [name for name, has in scored.items() if not has]
     if given == "retention" and without:
         raise InputError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,19 +46,28 @@ class MergeParts:
     point: dict[str, float]
     nodes: tuple[float, ...]
 
-    def surrogates(self, problem: MergeProblem, names: Sequence[str]) -> list[Surrogate]:
+    def surrogates(
+        self, problem: MergeProblem, names: Sequence[str], progress: Callable[[float], None] = lambda share: None
+    ) -> list[Surrogate]:
         """Return the predicted outputs of some tasks, measured once for a problem.
 
         Args:
             problem: The problem.
             names: The tasks.
+            progress: Called with the share of the measurements that are done.
 
         Returns:
             The surrogates.
         """
-        found = team().each(
-            names, lambda name: [(table.identity, table.entries) for table in self._measured(problem, name)]
-        )
+        crew, before = team(), itertools.count()
+        own = math.ceil(len(names) / crew.size) if len(names) >= crew.size else len(names)
+
+        def measured(name: str) -> list[tuple[Any, Any]]:
+            place = next(before)
+            tables = self._measured(problem, name, lambda share: progress((place + share) / own))
+            return [(table.identity, table.entries) for table in tables]
+
+        found = crew.each(names, measured)
         for name, known in zip(names, found, strict=True):
             for table, (identity, entries) in zip(self._tables(problem, name), known, strict=True):
                 table.identity = identity
@@ -69,10 +80,12 @@ class MergeParts:
             problem, name, problem.cached, problem.task_vectors
         )
 
-    def _measured(self, problem: MergeProblem, name: str) -> tuple[OutputTable, OutputTable]:
+    def _measured(
+        self, problem: MergeProblem, name: str, progress: Callable[[float], None]
+    ) -> tuple[OutputTable, OutputTable]:
         """The tables with all in them that the prediction of a task needs."""
         along, own = self._tables(problem, name)
-        along.read(design(tuple(self.point), name, self.nodes))
+        along.read(design(tuple(self.point), name, self.nodes), progress)
         own.read([Observation(name, 1.0)])
         return along, own
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from diagnostics.errors import InputError
+from diagnostics.errors import require_one_of, require_share
 from diagnostics.inputs.problem import Coefficients, MergeProblem
 from diagnostics.measures.vectors import shifted
 from diagnostics.results import Cost, Estimate, Result, Status, Verdict
@@ -128,6 +128,7 @@ def predict_merge(
     tolerance: float = 0.1,
     about: About = "population",
     layers: bool = False,
+    progress: Callable[[float], None] = lambda share: None,
     **settings: Any,
 ) -> MergePrediction:
     """Predict loss, score and retention of every task at a merge, from single models alone (5.1)-(5.3).
@@ -145,6 +146,7 @@ def predict_merge(
         about: Whether intervals are about the ``population`` that the examples are drawn from, or about these
             ``examples`` alone, without the error of sampling.
         layers: Whether to name the layers through which partners interfere, for one gradient a task.
+        progress: Called with the share of the measurements that are done.
         **settings: Further keywords of :func:`diagnostics.merged_update`, ``density`` and so on.
 
     Returns:
@@ -159,14 +161,13 @@ def predict_merge(
         >>> round(predict_merge(problem, 0.5).tasks["task_0"].loss.value, 6)
         0.25
     """
-    if not 0 <= tolerance < 1:
-        raise InputError(f"tolerance is a share of the expert's score between 0 and 1, found {tolerance}")
-    if about not in get_args(About):
-        raise InputError(f"about: expected one of {list(get_args(About))}; found {about!r}.")
+    require_share("tolerance", tolerance)
+    require_one_of("about", about, get_args(About))
     lambdas = problem.coefficients(coefficients)
     parts = merge_parts(problem, lambdas, method, settings)
+    found = parts.surrogates(problem, tuple(lambdas), progress)
     tasks, reasons, cost = {}, [], Cost()
-    for name, surrogate in zip(lambdas, parts.surrogates(problem, tuple(lambdas)), strict=True):
+    for name, surrogate in zip(lambdas, found, strict=True):
         tasks[name] = task_prediction(surrogate, parts.point, about)
         causes = _Causes(problem, name, surrogate, parts, lambdas)
         reasons += causes.with_layers(causes.reasons()) if layers else causes.reasons()

@@ -174,6 +174,23 @@ def test_a_merge_problem_of_live_models():
     assert_same(problem.merged({"full": 1.0}), parameters(experts["full"]))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU here")
+def test_models_may_be_on_different_devices():
+    base, expert = llama_base(), adapted()
+    expected = dx.geometry(base, {"a": expert}).gram
+    structure = dx.update_structure(base, expert).square
+    angles = dx.orthogonality(base, {"a": expert}).inside
+    task = dx.Task("a", lambda params, batch: params[QUERY].sum() * batch.sum(), [torch.ones(1)])
+    moved = copy.deepcopy(expert).cuda()
+    assert dx.geometry(base, {"a": moved}).gram == pytest.approx(expected, rel=1e-5)
+    assert dx.update_structure(base, moved).square == pytest.approx(structure, rel=1e-5)
+    assert dx.orthogonality(base, {"a": moved}).inside == pytest.approx(angles, rel=1e-5)
+    assert dx.check_compatibility(base, {"a": moved}) == dx.check_compatibility(base, {"a": expert})
+    problem = dx.MergeProblem(base, {"a": moved}, {"a": task})
+    assert {value.device.type for value in problem.task_vectors["a"].values()} == {"cpu"}
+    assert dx.task_vector_bases(base, {"a": moved, "b": expert}, k=1).clusters == (("a", "b"),)
+
+
 def switched_off(model: PeftModel) -> PeftModel:
     model.base_model.disable_adapter_layers()
     return model
