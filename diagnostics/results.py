@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import math
 from collections.abc import Mapping
 from enum import StrEnum
@@ -71,7 +72,7 @@ def paint(result: Result, ax: Any) -> Any:
 
 
 class Result:
-    """Base of result classes: a readable ``str``, a JSON-ready ``to_dict``, and ``plot`` where a picture helps."""
+    """Base of result classes: a readable ``str``, a JSON-ready ``to_dict``, and ``plot`` and ``to_frame`` if any."""
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the result, where a picture says more than its text.
@@ -82,7 +83,20 @@ class Result:
         Returns:
             The axes.
         """
+        # Importing it registers the pictures. Here, as it knows every class of results, and each of them this one.
+        importlib.import_module("diagnostics.report.plotting")
         return paint(self, ax)
+
+    def to_frame(self, table: str | None = None) -> Any:
+        """Return the result as a data frame of pandas, where its natural form is a table.
+
+        Args:
+            table: Which of its tables; the first by default.
+
+        Returns:
+            The frame, as :func:`diagnostics.to_frame` has it; what its columns hold is in ``attrs["columns"]``.
+        """
+        return importlib.import_module("diagnostics.report.frames").to_frame(self, table)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain dictionaries, lists, strings and numbers.

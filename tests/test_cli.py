@@ -15,7 +15,9 @@ from typer.testing import CliRunner, Result
 
 import diagnostics as dx
 from diagnostics import cli
+from diagnostics.commands import bounds, predict
 from diagnostics.commands.options import parse_coefficients
+from diagnostics.inputs.config import RunConfig
 from diagnostics.report.document import Document, Headline
 from diagnostics.results import Verdict
 from tests.inputs.tiny_models import TEXTS, bert, moved, tokenizer, write_data
@@ -74,6 +76,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "own_tasks.py").write_text(TASKS)
     (folder / "merge.yaml").write_text(CONFIG)
     (folder / "half.yaml").write_text(CONFIG + "coefficients: 0.5\ntarget: mail\n")
+    (folder / "ties.yaml").write_text(CONFIG + "coefficients: 0.5\nmethod: tie\n")
+    (folder / "dense.yaml").write_text(CONFIG + "coefficients: 0.5\nmethod: ties\noptions: {density: 2}\n")
     return folder
 
 
@@ -145,11 +149,31 @@ def test_the_status_of_a_prediction_is_its_verdict(coefficients: str, tolerance:
     assert ("REFUTED" in answered(result, status).stdout) == bool(status)
 
 
-def test_an_undecided_prediction_is_an_answer(problem: dx.MergeProblem, monkeypatch: pytest.MonkeyPatch) -> None:
-    for verdict, status in ((Verdict.UNDECIDED, 0), (Verdict.SUPPORTED, 0), (Verdict.REFUTED, 1)):
+@pytest.mark.parametrize(
+    ("options", "failing"),
+    [
+        ((), {"refuted"}),
+        (("--fail-on", "refuted"), {"refuted"}),
+        (("--fail-on", "undecided"), {"refuted", "undecided"}),
+        (("--fail-on", "never"), set()),
+    ],
+)
+def test_a_gate_fails_on_what_it_is_told_to(
+    options: tuple[str, ...], failing: set[str], problem: dx.MergeProblem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for verdict in Verdict:
         given = dataclasses.replace(dx.predict_merge(problem, 0.5), verdict=verdict)
-        monkeypatch.setattr(cli, "predict_merge", lambda *args, given=given, **options: given)
-        answered(run("predict", "half.yaml", "--quiet"), status)
+        monkeypatch.setattr(predict, "predict_merge", lambda *args, given=given, **options: given)
+        answered(run("predict", "half.yaml", "--quiet", *options), int(verdict.value in failing))
+
+
+def test_a_cache_is_used_by_other_commands_and_told_of(files: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    first = answered(run("predict", "half.yaml", "--tolerance", 0.9, "--cache", folder))
+    assert f"cache {folder}: 0 results found in it, 30 added" in first.stdout
+    for command in ("predict", "coefficients", "relations"):
+        told = run(command, "half.yaml", "--cache", folder).stdout  # the answer may be yes or no
+        assert re.search(rf"cache {re.escape(str(folder))}: \d+ results found in it, 0 added", told), (command, told)
 
 
 def bounds_of(path: Path) -> dict[str, list[str]]:
@@ -181,7 +205,7 @@ def test_a_broken_bound_is_a_no(problem: dx.MergeProblem, monkeypatch: pytest.Mo
     report = dx.addition_bounds(problem, 0.5)["news"]
     for holds, status in ((True, 0), (None, 0), (False, 1)):
         given = {"news": dataclasses.replace(report, holds=holds), "mail": report}
-        monkeypatch.setattr(cli, "addition_bounds", lambda *args, given=given: given)
+        monkeypatch.setattr(bounds, "addition_bounds", lambda *args, given=given: given)
         answered(run("bounds", "merge.yaml", "-c", "0.5"), status)
 
 
@@ -218,7 +242,7 @@ def test_a_demo_without_its_extra_says_what_to_install(monkeypatch: pytest.Monke
 
 def test_a_page_without_its_extra_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    monkeypatch.setattr(cli, "load_config", lambda path: pytest.fail("work was begun"))
+    monkeypatch.setattr(predict, "load_run", lambda *args: pytest.fail("work was begun"))
     result = answered(run("predict", "half.yaml", "--html", "a.html"), 2)
     assert "pip install 'task-arithmetic-diagnostics[report]'" in result.stderr
 
@@ -244,6 +268,12 @@ BAD = {
     ),
     "unknown target": (("bounds", "merge.yaml", "--target", "mial"), r"--target: expected one of the experts"),
     "two questions": (("bounds", "merge.yaml", "--target", "mail", "--negate", "news"), r"choose one of them"),
+    "method": (("predict", "ties.yaml"), r"ties\.yaml: method: expected one of .*; found 'tie'\. Did you mean 'ties'"),
+    "density": (
+        ("predict", "dense.yaml"),
+        r"dense\.yaml: density of news: expected a number above 0 and up to 1; found 2",
+    ),
+    "unknown gate": (("predict", "half.yaml", "--fail-on", "refute"), r"Invalid value for '--fail-on'.*'refute'"),
     "no folder": (
         ("predict", "half.yaml", "--json", "no/a.json"),
         r"--json: expected a file in a folder that is there",
@@ -255,7 +285,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_wrong_input_has_status_2_and_a_message(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.RunConfig, "problem", lambda self: pytest.fail("models were read first"))
+    monkeypatch.setattr(RunConfig, "problem", lambda self: pytest.fail("models were read first"))
     command, message = BAD[name]
     result = answered(run(*command), 2)
     assert re.search(message, result.stderr), result.stderr
@@ -349,7 +379,7 @@ def test_a_fault_of_the_program_is_not_the_answer_no(
     def fail(*args: object, **options: object) -> None:
         raise ZeroDivisionError("a fault")
 
-    monkeypatch.setattr(cli, "predict_merge", fail)
+    monkeypatch.setattr(predict, "predict_merge", fail)
     monkeypatch.setattr(sys, "argv", ["diagnostics", "predict", "half.yaml"])
     with pytest.raises(SystemExit) as caught:
         cli.main()

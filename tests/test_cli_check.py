@@ -66,7 +66,7 @@ def test_the_findings_are_those_of_the_library(files: Path) -> None:
     assert all(text in result.stdout for text in ("permuted_units", "down, up", "matching"))
     page = (files / "found.html").read_text()
     assert "permuted_units" in page and "weight matching" in page
-    assert "comparing weights: 100%" in result.stderr
+    assert "reading the headers of the models\ncomparing weights\n" in result.stderr
 
 
 def test_warnings_leave_the_status_at_0() -> None:
@@ -74,6 +74,18 @@ def test_warnings_leave_the_status_at_0() -> None:
     result = answered(run("base.safetensors", "same.safetensors"))
     assert "same: 1 warning" in result.stdout
     assert "identical_to_base" in result.stdout
+
+
+def test_the_gate_decides_from_which_finding_on_the_status_is_1(files: Path) -> None:
+    save_file(load_file("base.safetensors"), "same.safetensors")
+    statuses = {"moved": {"error": 1, "warning": 1, "never": 0}, "same": {"error": 0, "warning": 1, "never": 0}}
+    for name, expected in statuses.items():
+        for gate, status in expected.items():
+            answered(run("base.safetensors", f"{name}.safetensors", "--fail-on", gate, "--json", "found.json"), status)
+            stored = json.loads((files / "found.json").read_text())
+            assert stored["compatible"] is (name == "same"), "what was found does not depend on the gate"
+    private = ("base.safetensors", "news.safetensors", "--private", "head.*", "--fail-on", "warning")
+    answered(run(*private), 0)
 
 
 def test_a_narrow_terminal_loses_nothing() -> None:

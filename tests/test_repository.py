@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "diagnostics"
 # A package imports only from its left.
 ORDER = [
-    *("processes", "exact", "testing", "inputs", "measures", "theory", "derivations"),
+    *("processes", "exact", "testing", "inputs", "measures", "training", "theory", "derivations"),
     *("bases", "verdicts", "report", "demo", "commands", "cli", "__main__"),
 ]
 EVERYWHERE = {"results", "errors", "__init__"}

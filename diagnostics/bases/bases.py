@@ -179,7 +179,7 @@ class Bases(Result):
         """Return the base plus what the bases offer to a task that is in none of them (2.14), (2.3), (2.7).
 
         Args:
-            target: Parameters of a model of the new task, or a path; a few steps of fine-tuning give a direction.
+            target: A model of the new task, its parameters, or a path; a few steps of fine-tuning give a direction.
             coefficient: λ.
             use: ``nearest``, the basis with the largest cosine (2.3); ``similar``, the mean of all at or above
                 ``threshold``; ``span``, Σ α_c b_c with min ‖Σ α_c b_c − τ_tar‖ (2.7).
@@ -200,7 +200,7 @@ class Bases(Result):
         """Return the cosine of a new vector with each basis.
 
         Args:
-            target: Parameters of a model, or a path.
+            target: A model, its parameters, or a path.
 
         Returns:
             cos(τ_tar, b_c) by basis.
@@ -219,7 +219,7 @@ class Bases(Result):
 
         Args:
             name: Name of the new expert.
-            expert: Its parameters, or a path.
+            expert: A model, its parameters, or a path.
 
         Returns:
             New bases; these stay as they are.

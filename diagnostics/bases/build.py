@@ -48,8 +48,8 @@ def task_vector_bases(
     every basis. Held in memory are the base, the m bases and, of a tensor, a few sums (for TIES one of each expert).
 
     Args:
-        base: Parameters of the base, or a path to them.
-        experts: Parameters or paths by name; a list of paths is named by their last parts.
+        base: The base: a model, its parameters, or a path to them.
+        experts: Models, parameters or paths by name; a list of paths is named by their last parts.
         k: Number of clusters, before opposite directions are split. By default what the eigengap suggests where the
             similarities do fall into groups, and as many as there are experts where they do not.
         merge: How a cluster becomes a basis; see :func:`diagnostics.bases.merging.merge_vectors`.

@@ -67,7 +67,7 @@ def load_bases(folder: str | Path, base: Source) -> Bases:
 
     Args:
         folder: The folder.
-        base: The base that they belong to, parameters or a path.
+        base: The base that they belong to: a model, parameters or a path.
 
     Returns:
         The bases, with their clusters and cosines; geometry, eigenvalues and stability are those of the experts and

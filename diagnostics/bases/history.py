@@ -51,7 +51,7 @@ def cluster_history(
     """Cluster the experts at several moments of fine-tuning, each held against the last.
 
     Args:
-        base: Parameters of the base, or a path to them.
+        base: The base: a model, its parameters, or a path to them.
         checkpoints: For each moment, in order, the same experts as they were then.
         k: Number of clusters; by default what each moment's eigengap suggests.
         opposite: A cluster with a cosine below this is split into two directions.

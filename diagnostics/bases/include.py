@@ -31,7 +31,7 @@ def included(bases: Bases, name: str, expert: Source) -> Bases:
     Args:
         bases: The bases.
         name: Name of the new expert.
-        expert: Its parameters, or a path.
+        expert: A model, its parameters, or a path.
 
     Returns:
         New bases.

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from diagnostics.commands.options import DeviceOption, DtypeOption, HtmlOption, JsonOption, QuietOption, parse_alphas
-from diagnostics.commands.terminal import Answer, Output, by_share
+from diagnostics.commands.options import (
+    CacheOption,
+    ConfigArgument,
+    DeviceOption,
+    DtypeOption,
+    HtmlOption,
+    JsonOption,
+    QuietOption,
+    parse_alphas,
+)
+from diagnostics.commands.terminal import Answer, Output
 from diagnostics.inputs.audit_config import load_audit_config
 from diagnostics.report.composition_section import composition_headline, composition_section
 from diagnostics.results import Verdict
@@ -16,9 +24,7 @@ from diagnostics.verdicts.composition import audit_composition
 
 __all__ = ["HELP", "audit_command"]
 
-HELP = """Audit whether adding task vectors can reach a target task, and what keeps them from it.
-
-\b
+HELP = """\b
 diagnostics audit audit.yaml
 diagnostics audit audit.yaml --examples 50            # a quick look
 diagnostics audit audit.yaml --alphas summarise=1,translate=1
@@ -37,39 +43,41 @@ target: {data: both.jsonl}       # one {"x": …, "y": …} per line
 alphas: best                     # or nonnegative, or numbers
 # further keys: adapter, parameters, chat_template, system, limit,
 # folds, seed, batch_size, max_length, examples, columns, bos,
-# device, dtype, split_interaction"""
+# device, dtype, cache, split_interaction"""
 
 
 def audit_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration, in YAML or TOML.")],
+    file: ConfigArgument,
     alphas: Annotated[
         str | None,
-        typer.Option(metavar="best | nonnegative | 1,1 | a=1,b=1", help="α of each component; goes before the file's."),
+        typer.Option(metavar="WORD | NUMBERS", help="α: best, nonnegative, 1,1 or a=1,b=1; goes before the file's."),
     ] = None,
     examples: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Use so many examples of each file at most.")
     ] = None,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    cache: CacheOption = None,
     json: JsonOption = None,
     html: HtmlOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """The gradient-alignment error of a compositional task and its causes."""
     output = Output(json, html, quiet)
-    config = load_audit_config(file).placed(device, dtype)
+    config = load_audit_config(file).placed(device, dtype, cache)
     # Files first: a wrong line in one of them should not cost the time to load a model.
     data = config.data(alphas=parse_alphas(alphas), examples=examples)
     with output.working() as progress:
         progress("reading the model")
         loaded = config.language_model()
         output.notes.extend([*data.notes, *loaded.notes])
+        progress("measuring gradients")
         audit = audit_composition(
             loaded.model,
             loaded.tokenizer,
             layout=config.layout(loaded.tokenizer),
             keep_vectors=False,
-            progress=by_share(progress, "measuring gradients"),
+            progress=progress.share,
             **data.keywords,
         )
     negative = audit.verdict is Verdict.REFUTED

@@ -22,9 +22,7 @@ from diagnostics.results import Verdict
 
 __all__ = ["HELP", "bases_command"]
 
-HELP = """Group experts by their task vectors, and merge each group into one basis vector.
-
-\b
+HELP = """\b
 diagnostics bases base/ news/ mail/ legal/ --out bases/
 diagnostics bases base/ news/ mail/ legal/ -k 2 --merge ties --out bases/
 diagnostics bases merge.yaml --html report.html --json report.json

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from diagnostics.commands.models import PathsArgument, PrivateOption, read_models
 from diagnostics.commands.options import HtmlOption, JsonOption, QuietOption
-from diagnostics.commands.terminal import Answer, Output, by_share
+from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
 from diagnostics.inputs.alignment import BASE
 from diagnostics.inputs.checkpoints import Source
@@ -19,9 +23,7 @@ from diagnostics.verdicts.findings import Severity
 
 __all__ = ["HELP", "check_command"]
 
-HELP = """Check whether checkpoints can be merged at all; needs no data.
-
-\b
+HELP = """\b
 diagnostics check base/ news/ mail/
 diagnostics check base/ news/ mail/ --private 'classifier.*'
 diagnostics check merge.yaml --html report.html --json findings.json
@@ -30,12 +32,31 @@ diagnostics check mergekit.yaml
 Tensors, tokenizers and values that do not fit; experts of another base; \
 units in another order; updates lost to rounding; adapters that cannot be added. \
 Of a configuration only base, experts and private are used. \
-Exit status 1 if an error was found; warnings and notes leave it at 0."""
+Exit status 1 if an error was found, with --fail-on warning also for a warning; \
+notes leave it at 0."""
+
+
+class FailOn(StrEnum):
+    """What gives status 1."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NEVER = "never"
+
+
+_FAILING = {
+    FailOn.ERROR: {Severity.ERROR},
+    FailOn.WARNING: {Severity.ERROR, Severity.WARNING},
+    FailOn.NEVER: frozenset[Severity](),
+}
 
 
 def check_command(
     paths: PathsArgument,
     private: PrivateOption = None,
+    fail_on: Annotated[
+        FailOn, typer.Option(metavar="FINDING", help="Exit status 1 on: error, warning (or error), or never.")
+    ] = FailOn.ERROR,
     json: JsonOption = None,
     html: HtmlOption = None,
     quiet: QuietOption = False,
@@ -45,11 +66,13 @@ def check_command(
     base, experts, hidden = _models(paths)
     with output.working() as progress:
         progress("reading the headers of the models")
-        show = by_share(progress, "comparing weights")
-        findings = check_compatibility(base, experts, private=[*hidden, *(private or [])], progress=show)
-    negative = any(finding.severity is Severity.ERROR for finding in findings)
+        hidden += private or []
+        progress("comparing weights")
+        findings = check_compatibility(base, experts, private=hidden, progress=progress.share)
+    severities = {finding.severity for finding in findings}
     sections = (compatibility_section(findings, list(experts)),)
-    payload = {"compatible": not negative, "findings": findings}
+    payload = {"compatible": Severity.ERROR not in severities, "findings": findings}
+    negative = bool(severities & _FAILING[fail_on])
     headline = compatibility_headline(findings, list(experts))
     output.give(Answer("Can these checkpoints be merged?", headline, sections, payload, negative))
 

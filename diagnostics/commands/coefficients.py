@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
-from diagnostics.commands.options import DeviceOption, DtypeOption, HtmlOption, JsonOption, QuietOption, parse_at_least
+from diagnostics.commands.options import (
+    CacheOption,
+    ConfigArgument,
+    DeviceOption,
+    DtypeOption,
+    HtmlOption,
+    JsonOption,
+    QuietOption,
+    parse_at_least,
+)
 from diagnostics.commands.problem import build_problem
 from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
@@ -22,9 +30,7 @@ from diagnostics.verdicts.landscape import Metric, Objective
 
 __all__ = ["HELP", "coefficients_command"]
 
-HELP = """Choose the coefficients of a merge by prediction, or with a few evaluations.
-
-\b
+HELP = """\b
 diagnostics coefficients merge.yaml
 diagnostics coefficients merge.yaml --objective worst --shared
 diagnostics coefficients merge.yaml --at-least news=0.95,mail=0.9
@@ -56,29 +62,29 @@ def _upper(value: float) -> float:
 _Aim = Annotated[
     str,
     typer.Option(
-        metavar="mean | worst",
-        help="Whether the mean of the tasks counts, or the worst.",
+        metavar="WORD",
+        help="What counts: the mean of the tasks, or the worst.",
         callback=_one_of("--objective", get_args(Objective)),
     ),
 ]
 _Counted = Annotated[
     str | None,
     typer.Option(
-        metavar="retention | loss",
-        help="What counts; retention where every task has a score.",
+        metavar="WORD",
+        help="Measured by retention, or by loss; retention where every task has a score.",
         callback=_one_of("--metric", get_args(Metric)),
     ),
 ]
 _Shared = Annotated[bool, typer.Option("--shared", help="One coefficient for all experts.")]
 _Upper = Annotated[float, typer.Option(metavar="NUMBER", help="Largest coefficient.", callback=_upper)]
 _AtLeast = Annotated[
-    str | None, typer.Option(metavar="a=0.95,b=0.9", help="Least share of the expert's score, by task.")
+    str | None, typer.Option(metavar="NUMBERS", help="Least share of the expert's score, by task: a=0.95,b=0.9.")
 ]
 _Verify = Annotated[int, typer.Option(metavar="K", min=0, help="Evaluate the K best, and take the best of them.")]
 
 
 def coefficients_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration, in YAML or TOML.")],
+    file: ConfigArgument,
     objective: _Aim = "mean",
     metric: _Counted = None,
     shared: _Shared = False,
@@ -87,19 +93,20 @@ def coefficients_command(
     verify: _Verify = 0,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    cache: CacheOption = None,
     json: JsonOption = None,
     html: HtmlOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """The best coefficients."""
-    output, config = Output(json, html, quiet), load_config(file).placed(device, dtype)
+    output, config = Output(json, html, quiet), load_config(file).placed(device, dtype, cache)
     asked = {config.expert("--at-least", name): value for name, value in parse_at_least(at_least).items()}
     settings: dict[str, Any] = {"objective": objective, "metric": metric, "shared": shared, "bounds": (0.0, upper)}
     settings |= {"at_least": asked, "verify": verify, "tolerance": config.tolerance, "seed": config.seed}
     with output.working() as progress:
         problem = build_problem(config, output, progress)
         progress("measuring single models, and looking at candidates")
-        choice = best_coefficients(problem, **settings)
+        choice = best_coefficients(problem, progress=progress.share, **settings)
     sections = (coefficients_section(choice), prediction_section(choice.prediction))
     negative, payload = choice.verdict is Verdict.REFUTED, {"choice": choice}
     output.give(Answer("Which coefficients?", coefficients_headline(choice), sections, payload, negative))

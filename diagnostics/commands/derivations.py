@@ -27,9 +27,7 @@ from diagnostics.verdicts.derivations import check_derivation
 
 __all__ = ["HELP", "derivations_command"]
 
-HELP = """The claims of the theory, listed or checked by a search for counterexamples.
-
-\b
+HELP = """\b
 diagnostics derivations                    # all of them, a line each
 diagnostics derivations 2.2                # one in full
 diagnostics derivations --check            # all, minutes
@@ -40,7 +38,7 @@ Exit status 1 if a claim is refuted."""
 
 
 def derivations_command(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Which; all by default.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Which; all by default.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Search for counterexamples.")] = False,
     examples: Annotated[
         int, typer.Option(min=10, metavar="N", help="Cases to try for each claim and wrong form.")
@@ -72,8 +70,8 @@ def _check(chosen: list[Derivation], examples: int, seed: int, output: Output) -
     """Check derivations one by one."""
     checks = []
     with output.working() as progress:
-        for place, item in enumerate(chosen, 1):
-            progress(f"checking ({item.id}), {place} of {len(chosen)}")
+        for place, item in enumerate(chosen):
+            progress(f"checking ({item.id}), {place + 1} of {len(chosen)}", place / len(chosen))
             checks.append(check_derivation(item, examples, seed=seed))
     headline = checks_headline(checks)
     negative = headline.verdict is Verdict.REFUTED

@@ -16,7 +16,10 @@ from diagnostics.inputs.recipes import is_recipe
 from diagnostics.report.extras import require
 
 __all__ = [
+    "CONFIG_HELP",
+    "CacheOption",
     "CoefficientsOption",
+    "ConfigArgument",
     "DataOption",
     "DeviceOption",
     "DtypeOption",
@@ -25,13 +28,29 @@ __all__ = [
     "QuietOption",
     "load_run",
     "parse_alphas",
+    "parse_at_least",
     "parse_coefficients",
+    "parse_data",
+    "writable",
 ]
+
+CONFIG_HELP = """\b
+base: models/base                # folders as transformers or PEFT write them
+experts:                         # paths are relative to this file
+  news: models/news
+  mail: models/mail
+data:                            # one {"text": …, "label": …} per line
+  news: news.jsonl
+  mail: mail.jsonl
+kind: sequence-classification    # or package.module:function
+coefficients: 0.5                # or {news: 0.5, mail: 0.3}
+private: ["classifier.*"]        # not merged
+# diagnostics init writes such a file, with every further key explained"""
 
 
 def _json_file(path: Path | None) -> Path | None:
     """Refuse a place that could not be written to in the end."""
-    return _writable("--json", path)
+    return writable("--json", path)
 
 
 def _html_file(path: Path | None) -> Path | None:
@@ -39,11 +58,22 @@ def _html_file(path: Path | None) -> Path | None:
     if path is not None:
         for module in ("jinja2", "matplotlib"):
             require(module)
-    return _writable("--html", path)
+    return writable("--html", path)
 
 
-def _writable(option: str, path: Path | None) -> Path | None:
-    """Refuse a file in a folder that is not there, and a folder in place of a file."""
+def writable(option: str, path: Path | None) -> Path | None:
+    """Refuse a file in a folder that is not there, and a folder in place of a file.
+
+    Args:
+        option: The option that names it.
+        path: The file, if one was named.
+
+    Returns:
+        The file, with the home folder filled in.
+
+    Raises:
+        InputError: If it could not be written.
+    """
     if path is None:
         return None
     path = path.expanduser()
@@ -56,6 +86,7 @@ def _writable(option: str, path: Path | None) -> Path | None:
     return path
 
 
+ConfigArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A configuration, in YAML or TOML.")]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON.", callback=_json_file)
 ]
@@ -71,8 +102,8 @@ CoefficientsOption = Annotated[
     typer.Option(
         "--coefficients",
         "-c",
-        metavar="0.5 | 0.5,0.3 | a=0.5,b=0.3",
-        help="How much of each expert is added; goes before the file's.",
+        metavar="NUMBERS",
+        help="How much of each expert is added: 0.5, or 0.5,0.3, or a=0.5,b=0.3; goes before the file's.",
     ),
 ]
 DataOption = Annotated[
@@ -81,18 +112,28 @@ DataOption = Annotated[
 ]
 
 DeviceOption = Annotated[
-    str | None, typer.Option(metavar="cpu | cuda | cuda:1", help="Where models are evaluated; goes before the file's.")
+    str | None,
+    typer.Option(metavar="NAME", help="Where models are evaluated: cpu, cuda, cuda:1; goes before the file's."),
 ]
 DtypeOption = Annotated[
     str | None,
     typer.Option(
-        metavar=" | ".join(DTYPES),
-        help="The type in which models are evaluated; vectors are added up in float32 at least.",
+        metavar="TYPE",
+        help=f"Models are evaluated in {', '.join(DTYPES)}; vectors are added up in float32 at least.",
     ),
 ]
 
 
-def load_run(file: Path, data: list[str] | None, notes: list[str]) -> RunConfig:
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Keep what is measured there by content: a later run measures only what is new.",
+    ),
+]
+
+
+def load_run(file: Path, data: list[str] | None, notes: list[object]) -> RunConfig:
     """Read a configuration, or a mergekit recipe with data for its experts.
 
     Args:
@@ -104,14 +145,9 @@ def load_run(file: Path, data: list[str] | None, notes: list[str]) -> RunConfig:
         The configuration.
 
     Raises:
-        InputError: If the file is refused, or data are given beside a configuration.
+        InputError: If the file or the data are refused, or data are given beside a configuration.
     """
-    given = {}
-    for text in data or []:
-        name, equals, path = text.partition("=")
-        if not (name and equals and path):
-            raise InputError(f"--data: expected NAME=FILE; found {text!r}. Write --data news=news.jsonl.")
-        given[name.strip()] = path.strip()
+    given = parse_data(data)
     if is_recipe(file):
         config, said = recipe_config(file, given)
         notes.extend(said)
@@ -119,6 +155,32 @@ def load_run(file: Path, data: list[str] | None, notes: list[str]) -> RunConfig:
     if given:
         raise InputError(f"--data: expected a mergekit recipe beside it; {file} is none. Write data: in {file} itself.")
     return load_config(file)
+
+
+def parse_data(pairs: list[str] | None) -> dict[str, str]:
+    """Read data files as they are written on the command line.
+
+    Args:
+        pairs: ``NAME=FILE`` for each expert; or nothing.
+
+    Returns:
+        Files by name.
+
+    Raises:
+        InputError: If one is something else, or a name comes twice.
+
+    Example:
+        >>> parse_data(["news=news.jsonl", "mail=data/a=b.jsonl"])
+        {'news': 'news.jsonl', 'mail': 'data/a=b.jsonl'}
+    """
+    given: dict[str, str] = {}
+    for text in pairs or []:
+        name, equals, path = (part.strip() for part in text.partition("="))
+        if not (name and equals and path) or name in given:
+            expected = "every name once" if name in given else "NAME=FILE"
+            raise InputError(f"--data: expected {expected}; found {text!r}. Write --data news=news.jsonl.")
+        given[name] = path
+    return given
 
 
 def parse_coefficients(text: str | None) -> float | list[float] | dict[str, float] | None:

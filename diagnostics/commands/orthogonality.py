@@ -11,6 +11,7 @@ import typer
 from diagnostics.commands.models import PathsArgument, PrivateOption, read_models
 from diagnostics.commands.options import DeviceOption, DtypeOption, HtmlOption, JsonOption, QuietOption
 from diagnostics.commands.problem import build_problem
+from diagnostics.commands.progress import Steps
 from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
 from diagnostics.inputs.checkpoints import Source
@@ -25,9 +26,7 @@ from diagnostics.verdicts.feature_use import task_feature_specialisation
 
 __all__ = ["HELP", "orthogonality_command"]
 
-HELP = """What updates are made of, how orthogonal they are, and whether tasks stay apart.
-
-\b
+HELP = """\b
 diagnostics orthogonality base/ news/ mail/            # from weights alone
 diagnostics orthogonality merge.yaml --html page.html  # and from data
 diagnostics orthogonality merge.yaml --grid 0,0.5,1
@@ -55,7 +54,7 @@ def _values(text: str | None) -> list[float] | None:
 def orthogonality_command(
     paths: PathsArgument,
     grid: Annotated[
-        str | None, typer.Option(metavar="0,0.5,1", help="λ of each expert in a pair; 0.5 and 1 for both by default.")
+        str | None, typer.Option(metavar="NUMBERS", help="λ of each expert in a pair: 0,0.5,1; by default 0.5 and 1.")
     ] = None,
     private: PrivateOption = None,
     device: DeviceOption = None,
@@ -85,29 +84,29 @@ def orthogonality_command(
     output.give(Answer(title, headline, tuple(sections), payload))
 
 
-def _from_weights(
-    base: Source, experts: Mapping[str, Source], private: list[str], progress: Callable[[str], None]
-) -> dict[str, Any]:
+def _from_weights(base: Source, experts: Mapping[str, Source], private: list[str], progress: Steps) -> dict[str, Any]:
     """Angles and structure."""
     progress("measuring angles between columns")
     angles = orthogonality(base, experts, private=private)
     structures = {}
     for name, expert in experts.items():
         progress(f"measuring ranks and rows of {name}")
-        structures[name] = update_structure(base, expert, private=private)
+        structures[name] = update_structure(base, expert, private=private, progress=progress.share)
     return {"orthogonality": angles, "structure": structures}
 
 
-def _from_data(
-    config: RunConfig, points: list[float] | None, output: Output, progress: Callable[[str], None]
-) -> dict[str, Any]:
+def _from_data(config: RunConfig, points: list[float] | None, output: Output, progress: Steps) -> dict[str, Any]:
     """Feature use and disentanglement; what a task does not allow is noted, and the rest is still answered."""
     problem = build_problem(config, output, progress)
+    grid: dict[str, Any] = {"grid": points} if points else {}
     measures: dict[str, tuple[str, Callable[[], Any]]] = {
-        "features": ("which features each task uses", lambda: task_feature_specialisation(problem)),
+        "features": (
+            "which features each task uses",
+            lambda: task_feature_specialisation(problem, progress=progress.share),
+        ),
         "disentanglement": (
             "disentanglement of every pair",
-            lambda: disentanglement_errors(problem, points) if points else disentanglement_errors(problem),
+            lambda: disentanglement_errors(problem, progress=progress.share, **grid),
         ),
     }
     found = {}

@@ -31,6 +31,8 @@ def build_problem(config: RunConfig, output: Output, progress: Callable[[str], N
     sys.path[:0] = [str(config.folder.resolve()), str(Path.cwd())]
     torch.manual_seed(config.seed)
     problem = config.problem()
+    if problem.store is not None:
+        output.notes.append(problem.store)
     private = dict.fromkeys(name for values in problem.private.values() for name in values)
     if private:
         output.notes.append(f"Private to their tasks and not merged: {', '.join(private)}")

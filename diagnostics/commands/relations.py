@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from itertools import combinations
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from diagnostics.commands.options import DeviceOption, DtypeOption, HtmlOption, JsonOption, QuietOption
+from diagnostics.commands.options import (
+    CacheOption,
+    ConfigArgument,
+    DeviceOption,
+    DtypeOption,
+    HtmlOption,
+    JsonOption,
+    QuietOption,
+)
 from diagnostics.commands.problem import build_problem
 from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
@@ -18,11 +25,9 @@ from diagnostics.verdicts.relations import output_relation
 
 __all__ = ["HELP", "relations_command"]
 
-HELP = """How experts are related by their outputs, and which coefficients that implies.
-
-\b
+HELP = """\b
 diagnostics relations merge.yaml
-diagnostics relations merge.yaml --measure            # and evaluate merges of each pair
+diagnostics relations merge.yaml --measure      # and evaluate merges of pairs
 diagnostics relations merge.yaml --html report.html --json report.json
 
 For every pair of experts: aligned, irrelevant, contradictory or undecided, \
@@ -31,27 +36,28 @@ FILE is that of predict; no coefficients are needed. Exit status 0."""
 
 
 def relations_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration, in YAML or TOML.")],
+    file: ConfigArgument,
     measure: Annotated[
         bool, typer.Option("--measure", help="Evaluate merges of each pair and compare with the theory.")
     ] = False,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
+    cache: CacheOption = None,
     json: JsonOption = None,
     html: HtmlOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Relations between experts."""
     output = Output(json, html, quiet)
-    config = load_config(file).placed(device, dtype)
+    config = load_config(file).placed(device, dtype, cache)
     pairs = list(combinations(config.experts, 2))
     if not pairs:
         raise InputError(f"{file}: experts: expected at least two; found {list(config.experts)}. Add another.")
     relations = []
     with output.working() as progress:
         problem = build_problem(config, output, progress)
-        for first, second in pairs:
-            progress(f"comparing outputs of {first} and {second}")
+        for place, (first, second) in enumerate(pairs):
+            progress(f"comparing outputs of {first} and {second}", place / len(pairs))
             relation = output_relation(problem, first, second, measure=measure, tolerance=config.tolerance)
             relations.append(relation)
     headline, sections = relations_headline(relations), (relations_section(relations),)

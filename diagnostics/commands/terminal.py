@@ -14,12 +14,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 from torch import Tensor
-from typer.core import TyperGroup
 
-from diagnostics.errors import InputError, ProcessError
+from diagnostics.commands.group import NO
+from diagnostics.commands.progress import Steps, showing
 from diagnostics.inputs.encoding import TruncationWarning
 from diagnostics.inputs.files import write_atomic
-from diagnostics.processes import launched, team
+from diagnostics.processes import team
 from diagnostics.report.document import Document, Headline, Section
 from diagnostics.report.html import render_html
 from diagnostics.report.json import write_json
@@ -27,32 +27,7 @@ from diagnostics.report.provenance import footer
 from diagnostics.report.text import render_text
 from diagnostics.report.wording import clean
 
-__all__ = ["Answer", "Commands", "Output", "by_share"]
-
-ANSWERED, NO, WRONG_INPUT, FAULT = 0, 1, 2, 3
-
-
-class Commands(TyperGroup):
-    """Commands that answer wrong input by a message instead of a traceback."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run a command.
-
-        Args:
-            ctx: The command's context.
-
-        Returns:
-            What the command returns.
-
-        Raises:
-            Exit: If the input was wrong, or another process failed.
-        """
-        try:
-            with launched():
-                return super().invoke(ctx)
-        except (InputError, ProcessError) as error:
-            _say(f"Error: {error}", "red")
-            raise typer.Exit(WRONG_INPUT if isinstance(error, InputError) else FAULT) from error
+__all__ = ["Answer", "Output", "say"]
 
 
 @dataclass(frozen=True)
@@ -82,27 +57,26 @@ class Output:
         json: File for the results.
         html: File for the report.
         quiet: Whether to print neither report nor progress.
-        notes: What was noted on the way, kept for the report.
+        notes: What was noted on the way, kept for the report; put in words at the end.
     """
 
     json: Path | None
     html: Path | None
     quiet: bool
-    notes: list[str] = field(default_factory=list)
+    notes: list[object] = field(default_factory=list)
 
     @contextmanager
-    def working(self) -> Iterator[Callable[[str], None]]:
+    def working(self) -> Iterator[Steps]:
         """Show progress, and note texts that were cut.
 
         Yields:
-            A function to call with each step.
+            What to call with each step.
         """
         console = Console(stderr=True, quiet=self.quiet or team().rank > 0)
-        with warnings.catch_warnings(), console.status("starting") as status:
+        with warnings.catch_warnings(), showing(console) as steps:
             warnings.simplefilter("always", TruncationWarning)
             warnings.showwarning = self._noting(warnings.showwarning)
-            # Where nothing can be redrawn, a log gets a line for each step.
-            yield status.update if console.is_terminal else lambda step: console.print(Text(clean(step), style="dim"))
+            yield steps
 
     def _noting(self, otherwise: Callable[..., None]) -> Callable[..., None]:
         """Keep our own warnings as notes and pass on others."""
@@ -110,7 +84,7 @@ class Output:
         def show(message: Any, category: type[Warning], *rest: Any, **options: Any) -> None:
             if issubclass(category, TruncationWarning):
                 self.notes.append(str(message))
-                _say(f"Note: {message}", "yellow")
+                say(f"Note: {message}", "yellow")
             else:
                 otherwise(message, category, *rest, **options)
 
@@ -125,9 +99,10 @@ class Output:
         Raises:
             Exit: If the answer is no.
         """
-        notes = (Section("Notes on the input", tuple(self.notes)),) if self.notes else ()
+        told = tuple(map(str, self.notes))
+        notes = (Section("Notes on the input", told),) if told else ()
         document = Document(answer.title, answer.headline, (*answer.sections, *notes), footer())
-        self.publish(document, {**answer.payload, "notes": self.notes})
+        self.publish(document, {**answer.payload, "notes": told})
         if answer.negative and team().rank == 0:
             raise typer.Exit(NO)
 
@@ -158,37 +133,13 @@ class Output:
             render_text(document, Console(), page=self.html)
 
 
-def by_share(progress: Callable[[str], None], step: str) -> Callable[[float], None]:
-    """Report a long step by the share of it that is done, every tenth once.
+def say(message: str, style: str) -> None:
+    """Print a message on stderr, unbroken so that paths in it can be copied.
 
     Args:
-        progress: Shows a text.
-        step: What is done.
-
-    Returns:
-        A function to call with the share.
-
-    Example:
-        >>> show = by_share(print, "measuring")
-        >>> for share in (0.01, 0.11, 0.15, 0.5):
-        ...     show(share)
-        measuring: 0%
-        measuring: 10%
-        measuring: 50%
+        message: The message.
+        style: How rich shows it.
     """
-    shown: set[int] = set()
-
-    def show(share: float) -> None:
-        tenth = int(10 * share)
-        if tenth not in shown:
-            shown.add(tenth)
-            progress(f"{step}: {10 * tenth}%")
-
-    return show
-
-
-def _say(message: str, style: str) -> None:
-    """Print a message on stderr, unbroken so that paths in it can be copied."""
     rank = os.environ.get("RANK")  # the group is gone by now
     lines = (clean(line) for line in (f"[process {rank}] {message}" if rank else message).splitlines())
     Console(stderr=True).print(Text("\n".join(lines), style=style), soft_wrap=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -73,13 +73,18 @@ class DigitsDemo:
 
 
 def build_digits(
-    *, steps: int = 150, seed: int = 0, progress: Callable[[str], None] = lambda message: None
+    *,
+    steps: int = 150,
+    seed: int = 0,
+    tasks: Sequence[str] = tuple(RECIPES),
+    progress: Callable[[str], None] = lambda message: None,
 ) -> DigitsDemo:
     """Pretrain a network on digits, fine-tune an expert for each task and set up the merge problem.
 
     Args:
         steps: Fine-tuning steps of each expert; pretraining takes twice as many.
         seed: Seed of initial weights, splits and batches.
+        tasks: Which of the seven experts to train, by name.
         progress: Called with a line for each model trained.
 
     Returns:
@@ -87,6 +92,7 @@ def build_digits(
     """
     from sklearn.datasets import load_digits
 
+    recipes = {name: RECIPES[name] for name in tasks}
     data = load_digits()
     images = torch.tensor(data.data, dtype=torch.float32) / 8 - 1
     labels = torch.tensor(data.target)
@@ -97,7 +103,7 @@ def build_digits(
     progress("pretraining on 300 clean digits")
     _train(base, (images[train[:300]], labels[train[:300]]), 2 * steps, 3e-3, seed)
     experts, probes, tests = {}, {}, {}
-    for name, recipe in RECIPES.items():
+    for name, recipe in recipes.items():
         progress(f"fine-tuning {name}: {recipe.about}")
         split = {key: (recipe.images(images[part]), recipe.labels(labels[part])) for key, part in
                  {"train": train, "probe": probe, "test": test}.items()}  # fmt: skip
@@ -107,7 +113,7 @@ def build_digits(
         tests[name] = Task.from_module(name, model, nn.functional.cross_entropy, split["test"], batch_size=500)
     problem = MergeProblem(dict(base.state_dict()), experts, probes, private=["head.*"])
     tests = {name: task.bind(problem.private[name]) for name, task in tests.items()}
-    return DigitsDemo(problem, tests, {name: recipe.about for name, recipe in RECIPES.items()})
+    return DigitsDemo(problem, tests, {name: recipe.about for name, recipe in recipes.items()})
 
 
 def _network(classes: int) -> nn.Module:

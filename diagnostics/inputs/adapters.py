@@ -1,4 +1,4 @@
-"""PEFT LoRA adapters read as whole checkpoints, W + s · B A, one tensor at a time and without PEFT installed.
+"""PEFT LoRA adapters read as whole checkpoints, W + s · B A, one tensor at a time; files without PEFT installed.
 
 Only adapters whose merged weights follow from the stored tensors alone are read. Anything else is refused by
 name: an adapter applied by the wrong formula gives weights that look plausible and belong to no model.
@@ -13,26 +13,28 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diagnostics.inputs.checkpoints import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     Checkpoint,
     FileCheckpoint,
+    MemoryCheckpoint,
     Source,
     is_adapter,
     open_checkpoint,
     read_json,
     refuse,
 )
+from diagnostics.inputs.live_models import PREFIX, LiveAdapter, has_adapters, module_parameters, weight_changes
 from diagnostics.inputs.tensor_files import PartReader
 
 _MERGE = (
     "Merge it first with PEFT: PeftModel.from_pretrained(base, folder).merge_and_unload(), then "
     "save_pretrained, and pass that folder."
 )
-_PREFIX = "base_model.model."
+_MERGE_LIVE = "Merge it first: pass copy.deepcopy(model).merge_and_unload()."
 _FACTOR = re.compile(r"(.+)\.(?:(lora_[AB])\.weight|(lora_embedding_[AB]))")
 
 # Options that change what the stored tensors mean, or add to them.
@@ -60,8 +62,6 @@ _UNDERSTOOD = {
     *("base_model_name_or_path", "revision", "peft_version", "megatron_core", "qalora_group_size"),
     *("loftq_config", "eva_config", "corda_config", "lora_ga_config"),
 }
-# Initialisations that leave the base as it was; the others move part of it into the adapter.
-_PLAIN_INIT = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 
 
 @dataclass(frozen=True)
@@ -104,24 +104,31 @@ class AdapterCheckpoint(Checkpoint):
 
     Attributes:
         base: The model below the adapter.
-        folder: The adapter's folder.
+        folder: The adapter's folder, if it has one.
         config: What its `adapter_config.json` says.
         adapted: Names of the weights that the factors change.
         saved: Names of the tensors that the adapter holds whole.
 
     Args:
-        base: The model that the adapter was trained on.
-        folder: Folder with `adapter_config.json` and `adapter_model.safetensors`.
+        base: The model that the adapter was trained on; for a live one, the weights below it.
+        source: Folder with `adapter_config.json` and `adapter_model.safetensors`, or an adapter in memory.
         label: How messages name this model; by default the folder.
 
     Raises:
         CheckpointError: The adapter is of another kind, incomplete, or does not fit the base.
     """
 
-    def __init__(self, base: Checkpoint, folder: str | Path, label: str | None = None) -> None:
-        self.base, self.folder = base, Path(folder).expanduser()
-        self.config = _read_config(self.folder / ADAPTER_CONFIG)
-        self._weights = FileCheckpoint(str(self.folder), [_weights_file(self.folder)])
+    def __init__(self, base: Checkpoint, source: str | Path | LiveAdapter, label: str | None = None) -> None:
+        self.base = base
+        if isinstance(source, LiveAdapter):
+            self.folder, self._where = None, label or source.label
+            self.config = _checked(source.config(self._where), self._where, live=True)
+            self._weights: Checkpoint = MemoryCheckpoint(source.tensors(self._where), self._where)
+        else:
+            self.folder = Path(source).expanduser()
+            self._where = str(self.folder)
+            self.config = _checked(read_json(self.folder / ADAPTER_CONFIG), self.folder / ADAPTER_CONFIG)
+            self._weights = FileCheckpoint(self._where, [_weights_file(self.folder)])
         keys, self._replaced = self._sort_keys()
         self._factors = {f"{module}.weight": self._pair(module, found) for module, found in keys.items()}
         self.adapted, self.saved = tuple(self._factors), tuple(self._replaced)
@@ -130,7 +137,7 @@ class AdapterCheckpoint(Checkpoint):
         self._transposed = self._orient()
         added = [name for name in self._replaced if name not in base.names]
         aliases = {name: kept for name, kept in base.aliases.items() if name not in self._replaced}
-        super().__init__(label or str(folder), (*base.names, *added), aliases)
+        super().__init__(label or self._where, (*base.names, *added), aliases)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor, without reading its values."""
@@ -183,7 +190,7 @@ class AdapterCheckpoint(Checkpoint):
         replaced: dict[str, str] = {}
         unknown: list[str] = []
         for key in self._weights.names:
-            name = key.removeprefix(_PREFIX)
+            name = key.removeprefix(PREFIX)
             match = _FACTOR.fullmatch(name)
             if match and key != name:
                 factors.setdefault(match[1], {})[match[2] or match[3]] = key
@@ -192,7 +199,7 @@ class AdapterCheckpoint(Checkpoint):
             else:
                 unknown.append(key)
         if unknown:
-            expected = f"{_PREFIX}*.lora_A.weight, *.lora_B.weight and modules of modules_to_save"
+            expected = f"{PREFIX}*.lora_A.weight, *.lora_B.weight and modules of modules_to_save"
             self._refuse(expected, f"{len(unknown)} tensors of another kind: {', '.join(unknown)}")
         return factors, replaced
 
@@ -231,7 +238,7 @@ class AdapterCheckpoint(Checkpoint):
                 f"The base's names begin with {self.base.names[0]}: pass the model that the adapter was "
                 "trained on, saved by the same class; where a weight is tied to another, merge_and_unload()."
             )
-            refuse(self.folder, f"an adapter for base {self.base.label!r}", found, remedy)
+            refuse(self._where, f"an adapter for base {self.base.label!r}", found, remedy)
 
     def _orient(self) -> dict[str, bool]:
         """Settle which weights are stored (in, out): by their shapes, and by fan_in_fan_out where square."""
@@ -262,15 +269,17 @@ class AdapterCheckpoint(Checkpoint):
 
     def _refuse(self, expected: str, found: str) -> NoReturn:
         """Refuse this adapter, with the remedy that serves every kind."""
-        refuse(self.folder, expected, found, _MERGE)
+        refuse(self._where, expected, found, _MERGE if self.folder else _MERGE_LIVE)
 
 
 def open_expert(base: Checkpoint, source: Source, label: str | None = None) -> Checkpoint:
-    """Open a fine-tuned model: a PEFT adapter folder on top of its base, or anything `open_checkpoint` reads.
+    """Open a fine-tuned model: a PEFT adapter on top of its base, or anything `open_checkpoint` reads.
+
+    A model in memory with an adapter of PEFT is what it computes: its own weights below the adapter, whatever the base.
 
     Args:
-        base: The model that the expert was fine-tuned from.
-        source: An adapter folder, or any other source of parameters.
+        base: The model that the expert was fine-tuned from, on top of which the adapter of a folder goes.
+        source: An adapter folder, a model with an active adapter, or any other source of parameters.
         label: How messages name the expert.
 
     Returns:
@@ -281,17 +290,33 @@ def open_expert(base: Checkpoint, source: Source, label: str | None = None) -> C
         >>> open_expert(base, {"w": torch.ones(2)}).tensor("w")
         tensor([1., 1.])
     """
+    if isinstance(source, LiveAdapter) or (isinstance(source, nn.Module) and has_adapters(source)):
+        return open_live_adapter(source, label)
     if isinstance(source, str | Path) and is_adapter(source):
         return AdapterCheckpoint(base, source, label)
     return open_checkpoint(source, label)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def open_live_adapter(source: LiveAdapter | nn.Module, label: str | None = None) -> AdapterCheckpoint:
+    """Open a model in memory with an adapter of PEFT on top of its own weights.
+
+    Args:
+        source: The model, whose active adapter is meant, or one of its adapters.
+        label: How messages name it.
+
+    Returns:
+        The checkpoint: as `merge_and_unload` of PEFT would leave the model, which stays as it is.
+    """
+    adapter = LiveAdapter(source) if isinstance(source, nn.Module) else source
+    below = MemoryCheckpoint(module_parameters(adapter.model), f"{label or adapter.label}, below its adapter")
+    return AdapterCheckpoint(below, adapter, label)
+
+
+def _checked(config: dict[str, Any], path: object, live: bool = False) -> dict[str, Any]:
     """The adapter's configuration, if its weights can be merged from it."""
-    config = read_json(path)
-    found = _unsupported(config)
+    found = _unsupported(config, live)
     if found:
-        refuse(path, "a plain LoRA adapter", "; ".join(found), _MERGE)
+        refuse(path, "a plain LoRA adapter", "; ".join(found), _MERGE_LIVE if live else _MERGE)
     ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
     alphas = [config.get("lora_alpha"), *(config.get("alpha_pattern") or {}).values()]
     if not all(_is_number(rank) and rank > 0 for rank in ranks) or not all(map(_is_number, alphas)):
@@ -305,16 +330,13 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _unsupported(config: Mapping[str, Any]) -> list[str]:
+def _unsupported(config: Mapping[str, Any], live: bool) -> list[str]:
     """Everything in a configuration that makes the merged weights other than W + s · B A."""
     if config.get("peft_type") != "LORA":
         return [f"peft_type {config.get('peft_type')!r}"]
     found = [f"{key}: {reason}" for key, reason in _REFUSED.items() if config.get(key)]
-    if config.get("bias", "none") != "none":
-        found.append(f"bias: {config['bias']!r}, trained biases")
-    init = config.get("init_lora_weights", True)
-    if init not in _PLAIN_INIT:
-        found.append(f"init_lora_weights: {init!r}, which changed the base weights when training began")
+    # A model in memory has the weights below its adapter as they are now.
+    found += [] if live else weight_changes(config)
     unknown = [key for key, value in config.items() if value and key not in _UNDERSTOOD | _REFUSED.keys()]
     return found + [f"{key}: {config[key]!r}, an unknown option" for key in unknown]
 

@@ -190,6 +190,33 @@ def find_differences(
     return list(_differences(models, _match_private(private, models, groups)))
 
 
+def propose_private(base: Checkpoint, experts: Mapping[str, Checkpoint]) -> tuple[list[str], list[Difference]]:
+    """Say what could be declared private so that models fit: tensors of other shapes, or that only some models have.
+
+    Args:
+        base: The model that the experts were fine-tuned from.
+        experts: Fine-tuned models by name.
+
+    Returns:
+        Entries for `private` that match just the tensors that differ, and every difference; no entry where some
+        model has nothing in common with the base, or differs in a way that no declaration mends.
+
+    Example:
+        >>> from diagnostics.inputs.checkpoints import open_checkpoint
+        >>> body = {"body": torch.zeros(2), "head.w": torch.zeros(3), "head.b": torch.zeros(1)}
+        >>> expert = body | {"head.w": torch.zeros(4), "head.b": torch.zeros(2)}
+        >>> entries, differences = propose_private(open_checkpoint(body), {"a": open_checkpoint(expert)})
+        >>> entries, len(differences)
+        (['head.*'], 2)
+    """
+    models, _ = _view(base, experts)
+    differences = list(_differences(models, set()))
+    concerned = {difference.tensor for difference in differences}
+    others = {name for model in models.values() for name in model.stored} - concerned
+    mended = all(each.kind in (Kind.MISSING, Kind.EXTRA, Kind.SHAPE) for each in differences)
+    return (_globs(concerned, others) if mended and others else []), differences
+
+
 def assert_finite(checkpoint: Checkpoint) -> None:
     """Refuse a model with NaN or infinite values, naming every tensor that has them.
 

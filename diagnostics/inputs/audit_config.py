@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 from pydantic import field_validator as validates
 
-from diagnostics.inputs.documents import Count, Name, Part, Placed, finite, nearest
+from diagnostics.inputs.documents import CACHE, Count, Name, Part, Placed, finite, nearest
 from diagnostics.inputs.examples import read_pairs, refuse_input
 from diagnostics.inputs.language_models import LanguageModel, load_language_model
 from diagnostics.inputs.layout import Layout
@@ -54,6 +54,7 @@ _KEYS = {
     "columns": ("names of the keys for x and y", "columns: {x: article, y: summary}"),
     "device": ("where the model is evaluated", "device: cuda"),
     "dtype": (f"one of {list(DTYPES)}", "dtype: float32"),
+    "cache": CACHE,
     "bos": ("auto, none, or the id of a token", "bos: auto"),
 }
 
@@ -109,11 +110,13 @@ class AuditConfig(Placed):
         columns: Names of the keys in the data files.
         device: Where the model is evaluated.
         dtype: Type of the weights.
+        cache: A folder where what is measured is kept by content.
         bos: The token before every sequence.
     """
 
     keys: ClassVar = _KEYS
     first: ClassVar = ("model", "components", "target")
+    others: ClassVar = dict.fromkeys(("base", "experts"), "diagnostics predict") | {"merge_method": "mergekit"}
 
     model: Name
     adapter: Name | None = None
@@ -133,6 +136,7 @@ class AuditConfig(Placed):
     columns: PairColumns | None = None
     device: Name | None = None
     dtype: Literal["float64", "float32", "bfloat16", "float16"] | None = None
+    cache: Name | None = None
     bos: Literal["auto", "none"] | Annotated[StrictInt, Field(ge=0)] = "auto"
 
     @validates("alphas", mode="plain")
@@ -191,6 +195,7 @@ class AuditConfig(Placed):
             "component_examples": dict(zip(self.components, components, strict=True)),
             "alphas": chosen,
             "seed": self.seed,
+            "cache": self.place(self.cache),
         }
         names = ("parameters", "limit", "folds", "batch_size", "split_interaction", "max_length", "device", "dtype")
         optional = {key: getattr(self, key) for key in names}

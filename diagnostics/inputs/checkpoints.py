@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from diagnostics.inputs.live_models import LiveAdapter, has_adapters, untouched_parameters
 from diagnostics.inputs.parts import is_part
 from diagnostics.inputs.tensor_files import (
     AGAIN,
@@ -28,7 +29,7 @@ from diagnostics.inputs.tensor_files import (
     refuse,
 )
 
-Source: TypeAlias = Mapping[str, Tensor] | str | Path
+Source: TypeAlias = Mapping[str, Tensor] | nn.Module | LiveAdapter | str | Path
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -162,11 +163,12 @@ class FileCheckpoint(Checkpoint):
 
 
 def open_checkpoint(source: Source, label: str | None = None) -> Checkpoint:
-    """Open parameters in memory, a safetensors file, an index or a folder, reading no values yet.
+    """Open a model or parameters in memory, a safetensors file, an index or a folder, reading no values yet.
 
     Args:
-        source: A mapping of tensors; a `.safetensors` file; an index (`*.safetensors.index.json`); a folder
-            with exactly one of the two, as `save_pretrained` of transformers and diffusers writes it.
+        source: A mapping of tensors; a module without adapters of its own; a `.safetensors` file; an index
+            (`*.safetensors.index.json`); a folder with exactly one of the two, as `save_pretrained` of transformers
+            and diffusers writes it.
         label: How messages name the model; by default the path.
 
     Returns:
@@ -183,10 +185,12 @@ def open_checkpoint(source: Source, label: str | None = None) -> Checkpoint:
     """
     if isinstance(source, Mapping):
         return MemoryCheckpoint(source, label or "parameters")
+    if isinstance(source, nn.Module):
+        where = label or type(source).__name__
+        return MemoryCheckpoint(untouched_parameters(source, where), where)
     if not isinstance(source, str | Path):
         found = type(source).__name__
-        remedy = "For a module, pass dict(module.named_parameters())."
-        refuse(label or "checkpoint", "a mapping of tensors or a path", found, remedy)
+        refuse(label or "checkpoint", "a module, a mapping of tensors or a path", found, "Pass one of these.")
     path = Path(source).expanduser()
     if is_adapter(path) or path.name == ADAPTER_WEIGHTS:
         remedy = "Open it as an expert beside its base: open_expert(base, folder)."
@@ -212,17 +216,19 @@ def load_parameters(source: Source) -> dict[str, Tensor]:
 
 
 def is_adapter(source: Source) -> bool:
-    """Say whether a source is a folder with a PEFT adapter in it.
+    """Say whether a source is a PEFT adapter: a folder with one in it, or a model in memory.
 
     Args:
         source: Anything that may be a checkpoint.
 
     Returns:
-        True for a folder that holds `adapter_config.json`.
+        True for a folder that holds `adapter_config.json`, and for a model that PEFT put layers into.
 
     Raises:
         CheckpointError: The folder holds an adapter and a whole model, so that either could be meant.
     """
+    if isinstance(source, LiveAdapter) or has_adapters(source):
+        return True
     if not isinstance(source, str | Path) or not (Path(source).expanduser() / ADAPTER_CONFIG).is_file():
         return False
     folder = Path(source).expanduser()

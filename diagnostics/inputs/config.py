@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 from pydantic import field_validator as validates
 
-from diagnostics.inputs.documents import Count, Name, Part, Placed, finite, is_config_file, nearest
+from diagnostics.inputs.documents import CACHE, Count, Name, Part, Placed, finite, is_config_file, nearest
 from diagnostics.inputs.examples import refuse_input
 from diagnostics.inputs.placement import DTYPES
-from diagnostics.inputs.pretrained import load_problem
+from diagnostics.inputs.pretrained import KINDS, load_problem
 from diagnostics.inputs.problem import Coefficients, MergeProblem
 
 __all__ = ["Columns", "RunConfig", "is_config_file", "load_config"]
@@ -22,7 +22,7 @@ _KEYS = {
     "base": ("a path", "base: models/base"),
     "experts": ("paths by name", "experts: {news: models/news, mail: models/mail}"),
     "data": ("paths by name of the expert", "data: {news: news.jsonl, mail: mail.jsonl}"),
-    "kind": ("the kind of the tasks", "kind: sequence-classification"),
+    "kind": (f"one of {list(KINDS)}, or package.module:function", "kind: sequence-classification"),
     "private": ("a list of names or patterns", "private: ['classifier.*']"),
     "coefficients": ("finite numbers: one, a list, or a mapping by expert", "coefficients: {news: 0.5, mail: 0.3}"),
     "method": ("the name of a merge method", "method: ties"),
@@ -34,6 +34,7 @@ _KEYS = {
     "instructions": ("texts by name of the expert", "instructions: {news: 'Summarise: ', mail: 'Answer: '}"),
     "device": ("where models are evaluated", "device: cuda"),
     "dtype": (f"one of {list(DTYPES)}", "dtype: float32"),
+    "cache": CACHE,
     "seed": ("a whole number from 0 on", "seed: 0"),
     "target": ("the name of an expert or a path", "target: news"),
 }
@@ -68,26 +69,32 @@ class RunConfig(Placed):
 
     Attributes:
         base: The base's folder or file.
-        experts: Folders or files of the experts, by name.
-        data: A data file for each expert.
-        kind: What the tasks are, as :meth:`MergeProblem.from_pretrained` takes it.
+        experts: Folders or files of the experts, by name; PEFT adapters too.
+        data: A data file for each expert: JSON lines of texts, with labels or without any, or tensors.
+        kind: What the tasks are: ``sequence-classification``, ``causal-lm`` or your own ``package.module:function``.
         private: Names or glob patterns of parameters that are not merged.
         coefficients: λ: one number, one per expert in order, or by name.
-        method: The merge method.
+        method: The merge method, as :func:`diagnostics.merged_update` takes it.
         options: Settings of the method.
         tolerance: Share of its expert's score that a task may lose.
-        batch_size: Examples per batch.
-        max_length: Tokens per text.
-        columns: Names of the keys or tensors in the data files.
+        batch_size: Examples per batch; 64 by default, 16 for language models.
+        max_length: Tokens per text; what tokenizer and model allow by default.
+        columns: Names of the keys or tensors in the data files, where they are not the usual ones.
         instructions: What stands before x in a task of a language model, by expert.
-        device: Where models are evaluated.
-        dtype: The type in which models are evaluated.
+        device: Where models are evaluated; on the CPU by default.
+        dtype: The type in which models are evaluated; by default the widest that is stored, and at least float32.
+        cache: A folder where measured outputs are kept by content.
         seed: Seed of torch's random numbers, for tasks that draw any.
         target: Name of the expert, or path of the model, that counts as unseen.
     """
 
     keys: ClassVar = _KEYS
     first: ClassVar = ("base", "experts")
+    others: ClassVar = {
+        "model": "diagnostics audit",
+        "components": "diagnostics audit",
+        "merge_method": "mergekit, or diagnostics predict and check",
+    }
 
     base: Name | None = None
     experts: dict[Name, Name] = Field(default_factory=dict)
@@ -103,7 +110,8 @@ class RunConfig(Placed):
     columns: Columns | None = None
     instructions: dict[Name, StrictStr] | None = None
     device: Name | None = None
-    dtype: Name | None = None
+    dtype: Literal["float64", "float32", "bfloat16", "float16"] | None = None
+    cache: Name | None = None
     seed: Annotated[StrictInt, Field(ge=0)] = 0
     target: Name | None = None
 
@@ -116,6 +124,14 @@ class RunConfig(Placed):
         if isinstance(value, list) and value:
             return [finite(item) for item in value]
         return finite(value)
+
+    @validates("kind")
+    @classmethod
+    def _as_kind(cls, value: str) -> str:
+        """Refuse a kind that is neither known nor a function of the user's."""
+        if ":" not in value and value not in KINDS:
+            raise ValueError(value)
+        return value
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -158,6 +174,7 @@ class RunConfig(Placed):
             instructions=self.instructions,
             device=self.device,
             dtype=self.dtype,
+            cache=self.place(self.cache),
         )
 
     def merge(self, given: Coefficients | None = None) -> dict[str, float]:

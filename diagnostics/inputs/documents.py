@@ -17,10 +17,24 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictInt, Stric
 from diagnostics.errors import InputError
 from diagnostics.inputs.examples import refuse_input
 
-__all__ = ["Count", "Document", "Name", "Part", "Placed", "finite", "is_config_file", "nearest", "read_content"]
+__all__ = [
+    "CACHE",
+    "Count",
+    "Document",
+    "Name",
+    "Part",
+    "Placed",
+    "finite",
+    "is_config_file",
+    "nearest",
+    "read_content",
+]
 
 Name = Annotated[StrictStr, Field(min_length=1)]
 Count = Annotated[StrictInt, Field(ge=1)]
+
+# What the key of every configuration that can have a cache expects.
+CACHE = ("a folder for what is measured", "cache: .diagnostics")
 
 
 class Part(BaseModel):
@@ -35,10 +49,12 @@ class Document(Part):
     Attributes:
         keys: What each key expects, and an example of it; ``a.*.b`` is the key b of every entry of a.
         first: The keys that a file begins with.
+        others: What reads the files that have a key of another kind of document.
     """
 
     keys: ClassVar[Mapping[str, tuple[str, str]]]
     first: ClassVar[tuple[str, ...]]
+    others: ClassVar[Mapping[str, str]] = {}
     _file: Path = PrivateAttr(default=Path("configuration"))
 
     @classmethod
@@ -57,6 +73,7 @@ class Document(Part):
         """
         file = Path(path).expanduser()
         content = _mapping(file, cls)
+        _refuse_another(file, content, cls)
         messages = list(_unknown(content, cls))
         if not messages:
             try:
@@ -88,26 +105,41 @@ class Document(Part):
         """
         path = self.folder / Path(given).expanduser()
         if not path.exists():
-            remedy = "Paths are relative to the folder of the configuration."
-            refuse_input(f"{self._file}: {key}", "a file or folder", f"{given!r}: nothing at {path}", remedy)
+            near = difflib.get_close_matches(path.name, _names_in(path.parent), n=1, cutoff=0.8)
+            meant = (
+                f"Did you mean {near[0]!r} there?" if near else "Paths are relative to the folder of the configuration."
+            )
+            refuse_input(f"{self._file}: {key}", "a file or folder", f"{given!r}: nothing at {path}", meant)
         return path
 
 
 class Placed(Document):
-    """A configuration with the keys ``device`` and ``dtype``."""
+    """A configuration with the keys ``device``, ``dtype`` and ``cache``."""
 
-    def placed(self, device: str | None, dtype: str | None) -> Self:
-        """Return the same with a device and a type that go before the file's.
+    def placed(self, device: str | None, dtype: str | None, cache: Path | None = None) -> Self:
+        """Return the same with a device, a type and a cache that go before the file's.
 
         Args:
             device: Where models are evaluated, if given.
             dtype: The type in which models are evaluated, if given.
+            cache: Where what is measured is kept, if given; relative to the working folder.
 
         Returns:
             The configuration to use.
         """
-        given = {"device": device, "dtype": dtype}
+        given = {"device": device, "dtype": dtype, "cache": cache and str(cache.resolve())}
         return self.model_copy(update={key: value for key, value in given.items() if value is not None})
+
+    def place(self, given: str | None) -> Path | None:
+        """Return where a path leads, whether something is there or not.
+
+        Args:
+            given: The path, relative to the folder of the file, if there is one.
+
+        Returns:
+            The place.
+        """
+        return None if given is None else self.folder / Path(given).expanduser()
 
 
 def is_config_file(path: str | Path) -> bool:
@@ -181,9 +213,67 @@ def read_content(path: str | Path) -> Any:
         return _READERS[file.suffix.lower()](file.read_text(encoding="utf-8"))
     except OSError as error:
         refuse_input(file, "a configuration file", error.strerror or str(error), "Check the path.")
-    except (yaml.YAMLError, ValueError) as error:
-        found = " ".join(str(error).split())
-        refuse_input(file, f"valid {'TOML' if file.suffix.lower() == '.toml' else 'YAML'}", found, "Correct it there.")
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        found, remedy = _fault(error)
+        refuse_input(file, f"valid {'TOML' if file.suffix.lower() == '.toml' else 'YAML'}", found, remedy)
+
+
+def _fault(error: Exception) -> tuple[str, str]:
+    """What a file's reader stumbled over and where, and what to do about it."""
+    if isinstance(error, RecursionError):
+        return "sections inside of each other without end", "Write it flatter."
+    text = " ".join(str(error).split())
+    mark = error.problem_mark or error.context_mark if isinstance(error, yaml.MarkedYAMLError) else None
+    if isinstance(error, yaml.MarkedYAMLError) and mark:
+        problem = re.sub("^(but )?found ", "", str(error.problem or error.context)).replace("\\t", "tab")
+        text = f"{problem} (at line {mark.line + 1}, column {mark.column + 1})"
+    return text, next((remedy for sign, remedy in _REMEDIES.items() if sign in text), "Correct it there.")
+
+
+# What to do, by what the readers say.
+_REMEDIES = {
+    "'tab'": "Indent by spaces; YAML takes no tabs.",
+    "mapping values are not allowed": "Quote a text with a colon in it, and indent keys that belong together alike.",
+    "is given twice": "Remove one of them.",
+    "Cannot overwrite": "Remove one of them.",
+    "another document": "Remove the --- and what follows it.",
+    "unexpected end": "Close the quotation mark.",
+    "codec can't decode": "Save it as UTF-8.",
+}
+
+
+def dump_yaml(content: Mapping[str, Any], *, short: bool = False) -> str:
+    """Write plain types as YAML that reads back as the same.
+
+    Args:
+        content: Values by key.
+        short: Whether each key is on a line, with its mapping or list in brackets.
+
+    Returns:
+        The text, ending in a line break.
+
+    Example:
+        >>> print(dump_yaml({"experts": {"no": "1e3", "mail": "models/mail"}}), end="")
+        experts:
+          'no': '1e3'
+          mail: models/mail
+        >>> print(dump_yaml({"coefficients": {"news": 0.5, "mail": 0.3}}, short=True), end="")
+        coefficients: {news: 0.5, mail: 0.3}
+    """
+    settings: dict[str, Any] = {"Dumper": _Dumper, "sort_keys": False, "allow_unicode": True, "width": 10**6}
+    lines = []
+    for key, value in content.items():
+        inside = short and isinstance(value, dict | list)
+        lines.append(yaml.dump({key: value}, default_flow_style=None if inside else False, **settings))
+    return "".join(lines)
+
+
+def _names_in(folder: Path) -> list[str]:
+    """What a folder holds; nothing where it cannot be looked into."""
+    try:
+        return [each.name for each in folder.iterdir()]
+    except OSError:
+        return []
 
 
 def _mapping(file: Path, document: type[Document]) -> dict[str, Any]:
@@ -194,6 +284,15 @@ def _mapping(file: Path, document: type[Document]) -> dict[str, Any]:
         found = "nothing" if not content else type(content).__name__
         refuse_input(file, f"keys among {', '.join(document.model_fields)}", found, f"Begin with {example}")
     return content
+
+
+def _refuse_another(file: Path, content: Mapping[Any, Any], document: type[Document]) -> None:
+    """Refuse a file that was written for something else, in one sentence."""
+    keys = [key for key in content if key in document.others]
+    if keys and not any(key in content for key in document.first):
+        reader = document.others[keys[0]]
+        expected = f"keys among {', '.join(document.model_fields)}"
+        refuse_input(file, expected, f"{', '.join(keys)}, of a file for {reader}", f"Run {reader} with it.")
 
 
 def _unknown(content: Mapping[Any, Any], part: type[BaseModel], where: str = "") -> Iterator[str]:
@@ -238,7 +337,9 @@ def _message(keys: Mapping[str, tuple[str, str]], content: Any, error: Mapping[s
         where, shown = where[:1], f"the name {shown}, which is no text before it is put in quotes"
     inside = ".".join([where[0], *("*" for _ in where[1:-1]), where[-1]])
     expected, example = keys.get(inside, keys[where[0]])
-    return f"{'.'.join(where)}: expected {expected}; found {shown}. Write, for example, {example}"
+    near = difflib.get_close_matches(str(error["input"]), re.findall("'([^']+)'", expected), n=1)
+    remedy = f"Did you mean {near[0]!r}?" if near else f"Write, for example, {example}"
+    return f"{'.'.join(where)}: expected {expected}; found {shown}. {remedy}"
 
 
 class _Loader(yaml.SafeLoader):
@@ -246,17 +347,23 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Read a mapping; the last of two equal keys would win in silence."""
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        repeated = [key for key in keys if keys.count(key) > 1]
-        if repeated:
-            problem = f"the key {repeated[0]!r} is given twice"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                problem = f"the key {key.value!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes what the loader would take for something else than text."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    )
 
 
 def _read_yaml(text: str) -> Any:

@@ -21,7 +21,9 @@ __all__ = [
     "class_targets",
     "is_tensor_file",
     "listed",
+    "looks_like_label",
     "read_pairs",
+    "read_rows",
     "read_tensors",
     "read_texts",
     "refuse_input",
@@ -78,7 +80,7 @@ def read_texts(path: str | Path, columns: Mapping[str, str] | None = None) -> Te
         (1,)
     """
     file = Path(path).expanduser()
-    rows = _some_rows(file)
+    rows = read_rows(file)
     given = columns or {}
     text = _choose(file, "text", given.get("text"), rows[0][1])
     texts = tuple(_text(file, line, text, row) for line, row in rows)
@@ -107,10 +109,29 @@ def read_pairs(path: str | Path, columns: Mapping[str, str] | None = None) -> li
         [('2 + 2 =', ' 4')]
     """
     file = Path(path).expanduser()
-    rows = _some_rows(file)
+    rows = read_rows(file)
     given = columns or {}
     x, y = (_choose(file, role, given.get(role), rows[0][1]) for role in ("x", "y"))
     return [(_string(file, line, x, row), _text(file, line, y, row)) for line, row in rows]
+
+
+def read_rows(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
+    """Read the objects of a file with one JSON object per line.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Number of the line, and object; at least one.
+
+    Raises:
+        InputError: If the file is missing or empty, or a line is no JSON object.
+    """
+    file = Path(path).expanduser()
+    rows = list(_rows(file))
+    if not rows:
+        refuse_input(file, "at least one example, a JSON object on a line of its own", "none", "Add examples.")
+    return rows
 
 
 def class_targets(examples: TextExamples, names: Mapping[str, int], classes: int) -> Tensor | None:
@@ -183,6 +204,24 @@ def read_tensors(
     return (tensors[inputs] if len(tensors) == 1 else tensors), target
 
 
+def looks_like_label(key: str) -> bool:
+    """Say whether a key may well hold labels though it has not their name.
+
+    Args:
+        key: The key.
+
+    Returns:
+        Whether it names a label, a class or a target, or nearly is a label's usual name.
+
+    Example:
+        >>> [looks_like_label(key) for key in ("sentiment_label", "lable", "author")]
+        [True, True, False]
+    """
+    name = key.lower()
+    near = difflib.get_close_matches(name, COLUMNS["label"], cutoff=0.75)
+    return any(word in name for word in _LIKE_LABELS) or bool(near)
+
+
 def listed(items: Iterable[str]) -> str:
     """Return a few items, and how many more there are.
 
@@ -219,14 +258,6 @@ def refuse_input(where: object, expected: str, found: str, remedy: str) -> NoRet
         diagnostics.errors.InputError: a.jsonl: expected a text; found none. Add one.
     """
     raise InputError(f"{where}: expected {expected}; found {found}. {remedy}")
-
-
-def _some_rows(file: Path) -> list[tuple[int, dict[str, Any]]]:
-    """The rows of a file that must not be empty."""
-    rows = list(_rows(file))
-    if not rows:
-        refuse_input(file, "at least one example, a JSON object on a line of its own", "none", "Add examples.")
-    return rows
 
 
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -319,8 +350,7 @@ def _labels(file: Path, given: str | None, rows: list[tuple[int, dict[str, Any]]
 def _refuse_unnamed_labels(file: Path, keys: list[str]) -> None:
     """Refuse keys that look like a label's under another name."""
     for key in keys:
-        name = key.lower()
-        if any(word in name for word in _LIKE_LABELS) or difflib.get_close_matches(name, COLUMNS["label"], cutoff=0.75):
+        if looks_like_label(key):
             remedy = f"Name the one that holds the label: columns {{label: {key}}}; or remove it if it is none."
             refuse_input(file, "a key 'label' or 'y', or none that could be one", f"only {keys}", remedy)
 

@@ -15,7 +15,7 @@ def name_experts(experts: Mapping[str, Source] | Sequence[str | Path], reserved:
     """Return experts by name, with the names checked.
 
     Args:
-        experts: Parameters or paths by name; a list of paths is named by their last parts.
+        experts: Models, parameters or paths by name; a list of paths is named by their last parts.
         reserved: A name that no expert may have.
 
     Returns:
@@ -28,16 +28,29 @@ def name_experts(experts: Mapping[str, Source] | Sequence[str | Path], reserved:
         >>> name_experts(["models/news", "models/mail"], reserved="target")
         {'news': 'models/news', 'mail': 'models/mail'}
     """
-    if isinstance(experts, str | Path):
-        raise InputError(f"experts: expected a list of paths or a mapping by name; found {experts!r}. Write [path].")
     if isinstance(experts, Mapping):
         named: dict[str, Source] = dict(experts)
     else:
-        named = {Path(path).stem if Path(path).is_file() else Path(path).name: path for path in experts}
-        if len(named) < len(experts):
+        paths = _paths(experts)
+        named = {Path(path).stem if Path(path).is_file() else Path(path).name: path for path in paths}
+        if len(named) < len(paths):
             raise InputError(
-                f"two experts have the same name: {[str(path) for path in experts]}; pass a mapping with names"
+                f"two experts have the same name: {[str(path) for path in paths]}; pass a mapping with names"
             )
     if not named or reserved in named:
         raise InputError(f"at least one expert is needed and none may be called {reserved!r}, found {list(named)}")
     return named
+
+
+def _paths(experts: object) -> Sequence[str | Path]:
+    """Experts that are no mapping, where all of them have a path to be named by."""
+    if isinstance(experts, str | Path):
+        found, remedy = repr(experts), "[path]"
+    elif not isinstance(experts, Sequence):
+        found, remedy = type(experts).__name__, "{name: model}"
+    else:
+        nameless = [type(each).__name__ for each in experts if not isinstance(each, str | Path)]
+        if not nameless:
+            return experts
+        found, remedy = f"a list with {', '.join(nameless)}", "{name: model}"
+    raise InputError(f"experts: expected a list of paths or a mapping by name; found {found}. Write {remedy}.")

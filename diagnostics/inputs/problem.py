@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from diagnostics.inputs.adapters import open_expert
 from diagnostics.inputs.alignment import BASE, Alignment, align, assert_finite
 from diagnostics.inputs.checkpoints import Checkpoint, Source, open_checkpoint
 from diagnostics.inputs.placement import Placement
+from diagnostics.inputs.store import Store
 from diagnostics.inputs.tasks import Task
 
 __all__ = ["Coefficients", "MergeProblem", "chosen_coefficients"]
@@ -32,18 +34,20 @@ class MergeProblem:
     another is asked for, and never below float32.
 
     Args:
-        base: Parameters of the base, or a path to them.
-        experts: Parameters or paths of the experts, keyed by name.
+        base: The base: a model, its parameters, or a path to them.
+        experts: Models, parameters or paths of the experts, keyed by name.
         tasks: One task per expert, keyed by the same names; an unlabelled one is labelled by its expert.
         private: Names or glob patterns of parameters that are not merged.
-        device: Where models are evaluated, ``"cuda"`` say; where they are by default. Data stay where they are, and
+        device: Where models are evaluated, ``"cuda"`` say; where the base is by default. Data stay where they are, and
             each batch follows the parameters.
         dtype: The type in which models are evaluated. In ``"bfloat16"`` and ``"float16"`` vectors are still held, and
             gradients added up, in float32.
+        cache: A folder where measured outputs are kept by content: a run that was interrupted goes on from there,
+            and another expert or other coefficients cost only what is new. Deleted at will.
 
     Raises:
-        InputError: If the names differ, there is no such device or type, or a task's loss is not finite or not
-            repeatable.
+        InputError: If the names differ, the cache cannot be made, there is no such device or type, or a task's loss
+            is not finite or not repeatable.
         MismatchError: If parameters do not fit together; the message lists every one.
 
     Example:
@@ -64,9 +68,11 @@ class MergeProblem:
         private: Sequence[str] = (),
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
+        cache: str | Path | None = None,
     ) -> None:
         _check_names(experts, tasks)
         placement = Placement.named(device, dtype)
+        self.store = None if cache is None else Store(cache)
         opened: dict[str, Checkpoint] = {BASE: open_checkpoint(base, label=BASE)}
         opened |= {name: open_expert(opened[BASE], source, label=name) for name, source in experts.items()}
         alignment = align(opened[BASE], {name: opened[name] for name in experts}, private)
@@ -75,6 +81,8 @@ class MergeProblem:
         self.names = tuple(experts)
         self.shared = alignment.shared
         widest = _widest_dtype(alignment)
+        if device is None:  # models in memory may be on several; arithmetic is done where the base is
+            placement = replace(placement, device=_device_of(opened[BASE], alignment))
         shared = {
             model: {
                 name: placement.held(checkpoint.tensor(alignment.stored_name(model, name)), widest)
@@ -116,6 +124,7 @@ class MergeProblem:
         instructions: Mapping[str, str] | None = None,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
+        cache: str | Path | None = None,
     ) -> MergeProblem:
         """Build a problem from folders that transformers or PEFT wrote and a data file for each expert.
 
@@ -136,6 +145,7 @@ class MergeProblem:
             instructions: What stands before x in a task of a language model, by expert.
             device: Where models are evaluated.
             dtype: The type in which models are evaluated.
+            cache: A folder where measured outputs are kept by content.
 
         Returns:
             The problem.
@@ -157,6 +167,7 @@ class MergeProblem:
             instructions=instructions,
             device=device,
             dtype=dtype,
+            cache=cache,
         )
 
     def __repr__(self) -> str:
@@ -270,6 +281,11 @@ def _check_names(experts: Mapping[str, Source], tasks: Mapping[str, Task]) -> No
             "experts and tasks must have the same names and there must be at least one; "
             f"experts without a task: {lone_experts}, tasks without an expert: {lone_tasks}"
         )
+
+
+def _device_of(base: Checkpoint, alignment: Alignment) -> torch.device:
+    """Where the base's shared parameters are, by the first of them."""
+    return base.tensor(alignment.stored_name(BASE, alignment.shared[0])).device
 
 
 def _widest_dtype(alignment: Alignment) -> torch.dtype:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.config import Options, RunConfig
 from diagnostics.inputs.documents import nearest
+from diagnostics.inputs.model_kind import kind_of
 from diagnostics.inputs.recipes import Recipe, read_recipe
 
 __all__ = ["recipe_config"]
@@ -39,7 +39,7 @@ def recipe_config(
         base=str(recipe.base.resolve()),
         experts={name: str(expert.resolve()) for name, expert in recipe.experts.items()},
         data={name: str(Path(file).expanduser().resolve()) for name, file in data.items()},
-        kind=kind or _kind_of(recipe.base),
+        kind=kind or kind_of(recipe.base) or "sequence-classification",
         coefficients=dict(recipe.weights),
         method=settings.pop("method"),
         options=Options(**settings),
@@ -63,14 +63,3 @@ def _check_data(path: str | Path, recipe: Recipe, data: Mapping[str, str | Path]
                 f"--data: expected one of the recipe's experts {list(recipe.experts)}; found {name!r}. "
                 f"{nearest(name, recipe.experts)}"
             )
-
-
-def _kind_of(base: Path) -> str:
-    """What a model folder says it is; a classifier where it says nothing."""
-    file = base / "config.json"
-    architectures = json.loads(file.read_text()).get("architectures") or [] if file.exists() else []
-    return (
-        "causal-lm"
-        if any("CausalLM" in each or "LMHead" in each for each in architectures)
-        else "sequence-classification"
-    )

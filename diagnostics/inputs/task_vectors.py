@@ -37,7 +37,8 @@ class TaskVector(Mapping[str, Tensor]):
             raise KeyError(key)
         before, after = self._base.tensor(self._alignment.stored_name(BASE, key)), self.expert(key)
         dtype = reduce(torch.promote_types, (before.dtype, after.dtype), torch.float32)
-        return after.detach().to(dtype) - before.detach().to(dtype)
+        # Models in memory may be on devices of their own.
+        return after.detach().to(before.device, dtype) - before.detach().to(dtype)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._alignment.shared)
@@ -89,7 +90,7 @@ class TaskVectors(Mapping[str, TaskVector]):
 
         Args:
             name: Name of the expert.
-            source: Its parameters, or a path to them.
+            source: A model, its parameters, or a path to them.
 
         Returns:
             The task vectors, in this order.
@@ -125,8 +126,8 @@ def open_task_vectors(
     """Open a base and its experts, reading headers only.
 
     Args:
-        base: Parameters of the base, or a path to them.
-        experts: Parameters or paths by name; a list of paths is named by their last parts.
+        base: The base: a model, its parameters, or a path to them.
+        experts: Models, parameters or paths by name; a list of paths is named by their last parts.
         private: Names or glob patterns of parameters left out.
         reserved: A name that no expert may have.
 

@@ -55,7 +55,7 @@ def read_tokenizer(source: Source) -> TokenizerFiles | None:
         ...     read_tokenizer(folder).tokens
         {'a': 0, 'b': 1}
     """
-    if isinstance(source, Mapping):
+    if not isinstance(source, str | Path):
         return None
     path = Path(source).expanduser()
     folder = path if path.is_dir() else path.parent

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.causal_lm import SegmentModel
-from diagnostics.inputs.parts import local
+from diagnostics.inputs.parts import local, shared_mesh
 from diagnostics.inputs.segments import Row, collate
+from diagnostics.inputs.store import Store, digest
 from diagnostics.inputs.tasks import Parameters
 from diagnostics.measures.folds import SKETCH_SIZE, FoldedGradients, Name
+from diagnostics.measures.vectors import nearby
 from diagnostics.processes import team
 from diagnostics.results import Cost
 
@@ -66,6 +68,7 @@ def context_gradients(
     keep: bool = True,
     sketch_size: int = SKETCH_SIZE,
     seed: int = 0,
+    store: Store | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> ContextGradients:
     """Return the mean gradient of every segment wanted, by fold.
@@ -80,18 +83,25 @@ def context_gradients(
         keep: Whether the means over all data are kept.
         sketch_size: Longest vector that is kept as it is.
         seed: Seed of the sketch.
+        store: Where what each context gives on each fold is kept beyond this call.
         progress: Called with the share of the work that is done.
 
     Returns:
         The gradients. Cost: a forward pass a context and a backward pass a segment.
 
     Raises:
-        InputError: If a log-likelihood or gradient is not finite.
+        InputError: If a log-likelihood or gradient is not finite, or vectors held in parts were to be stored.
     """
+    if store is not None and shared_mesh(params) is not None:
+        raise InputError(
+            "cache: expected a model that every process holds whole; found one held in parts, of which processes would "
+            "read and store parts of vectors. Leave cache out."
+        )
     names = [name for context in contexts for name in context.parts.values()]
     gradients = FoldedGradients(names, params, folds, keep=keep, sketch_size=sketch_size, seed=seed)
     leaves, crew = {name: value.detach().requires_grad_() for name, value in params.items()}, team()
-    passes = _Passes(model, leaves, gradients, batch_size, pad)
+    passes = _Passes(model, leaves, gradients, batch_size, pad, store, seed)
+    passes.identify(contexts)
     # Folds outermost: a fold's mean is sketched once, and one vector a segment is all that is held meanwhile.
     units = [(fold, context) for fold in range(folds) for context in contexts]
 
@@ -158,30 +168,71 @@ class _Passes:
     gradients: FoldedGradients
     batch_size: int
     pad: int
+    store: Store | None
+    seed: int
+    identities: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.values = torch.zeros(len(self.gradients.names), dtype=torch.float64)
         self.used = torch.zeros(len(self.leaves), dtype=torch.int64)
 
+    def identify(self, contexts: Sequence[Context]) -> None:
+        """Find out what tells this model from others: its parameters, and what it says near them on some texts."""
+        if self.store is None:
+            return
+        point = nearby({name: leaf.detach() for name, leaf in self.leaves.items()})
+        parameters = digest(dict(self.leaves))
+        for context in contexts:
+            with torch.no_grad():
+                said = self.model(point, collate(context.rows[: self.batch_size], self.pad))
+            self.identities[id(context)] = digest(parameters, said)
+
     def add(self, context: Context, fold: int) -> None:
-        """Add the gradients of one context over the examples of one fold."""
+        """Add what one context gives on the examples of one fold."""
         rows = [row for row, own in zip(context.rows, context.folds, strict=True) if own == fold]
+        share = len(rows) / len(context.rows)
+        found = self._recalled(context, rows)
+        self.used += found["used"]
+        take = self.gradients.add if self.gradients.kept else self.gradients.add_sketch
+        for part, name in context.parts.items():
+            self.values[self.gradients.names.index(name)] += float(found[f"value {part}"]) / len(context.rows)
+            if not take(fold, name, found[part].to(self.gradients.sums[0]), share):
+                raise InputError(
+                    f"{context.label}: expected a finite log-likelihood and gradient of {part}; found NaN or infinity. "
+                    "Look for NaN in the weights, and for overflow in half precision (try float32 or bfloat16)"
+                )
+
+    def _recalled(self, context: Context, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """What a context gives on some examples, from the store where it is there."""
+        if self.store is None:
+            return self._measured(context, rows)
+        sketch = () if self.gradients.kept else (self.gradients.sketch.size, self.seed)
+        # As one text: tokens are many, and a digest of each would take its time.
+        settings = (sketch, self.batch_size, self.pad, list(context.parts), str(rows))
+        key = digest("context", self.identities[id(context)], settings)
+        found = self.store.read(key)
+        if found is None:
+            found = self._measured(context, rows)
+            self.store.write(key, found)
+        return found
+
+    def _measured(self, context: Context, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """The mean gradient of each segment, or its sketch, the sum of each log-likelihood, and what they depend on."""
         totals = {part: self.gradients.zero() for part in context.parts}
+        values = {f"value {part}": torch.zeros((), dtype=torch.float64) for part in context.parts}
+        used = torch.zeros(len(self.leaves), dtype=torch.int64)
         # Longest first: what does not fit in memory fails at once, and rows of a length share a batch.
         ordered = sorted(rows, key=lambda row: len(row.tokens), reverse=True)
         for start in range(0, len(ordered), self.batch_size):
             batch = collate(ordered[start : start + self.batch_size], self.pad)
             for part, value, slopes in _segments(self.model, self.leaves, batch, list(context.parts)):
-                self.used += torch.tensor([slope is not None for slope in slopes])
-                self.values[self.gradients.names.index(context.parts[part])] += value / len(context.rows)
+                used += torch.tensor([slope is not None for slope in slopes])
+                values[f"value {part}"] += value
                 _accumulate(totals[part], slopes, self.leaves)
-        for part, total in totals.items():
-            share = len(rows) / len(context.rows)
-            if not self.gradients.add(fold, context.parts[part], total.div_(len(rows)), share):
-                raise InputError(
-                    f"{context.label}: expected a finite log-likelihood and gradient of {part}; found NaN or infinity. "
-                    "Look for NaN in the weights, and for overflow in half precision (try float32 or bfloat16)"
-                )
+        means = {part: total.div_(len(rows)) for part, total in totals.items()}
+        if not self.gradients.kept:
+            means = {part: self.gradients.sketch(mean) for part, mean in means.items()}
+        return {**means, **values, "used": used}
 
 
 def _segments(

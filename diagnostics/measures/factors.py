@@ -39,7 +39,7 @@ def factor_error(adapters: Mapping[str, AdapterCheckpoint]) -> float | None:
 
 def _squares(factors: list[tuple[Tensor, Tensor]]) -> tuple[float, float]:
     """‖Σ_{i≠j} B_i A_j‖² and ‖Σ_i B_i A_i‖², from ⟨B_i A_j, B_k A_l⟩ = ⟨B_iᵀB_k, A_jA_lᵀ⟩."""
-    down, up = torch.cat([a for a, _ in factors]), torch.cat([b for _, b in factors], dim=1)
+    down, up = torch.cat([a.cpu() for a, _ in factors]), torch.cat([b.cpu() for _, b in factors], dim=1)
     count, rank = len(factors), factors[0][0].shape[0]
     ups = (up.T @ up).reshape(count, rank, count, rank)
     downs = (down @ down.T).reshape(count, rank, count, rank)

@@ -83,14 +83,32 @@ class FoldedGradients:
         Returns:
             Whether it is finite.
         """
-        index = self.names.index(name)
+        if self._means is not None:
+            self._means[self.names.index(name)].add_(mean, alpha=share)
         # Whatever is not finite stays so in the sketch, which is shorter to look at.
-        sketch = self.sketch(mean)
+        return self.add_sketch(fold, name, self.sketch(mean), share)
+
+    def add_sketch(self, fold: int, name: Name, sketch: Tensor, share: float) -> bool:
+        """Add the sketch of a mean gradient over some examples of a fold, where means are not kept.
+
+        Args:
+            fold: The fold.
+            name: The gradient.
+            sketch: The sketch of its mean, [sketch.size].
+            share: Their share of all examples that the gradient is a mean over.
+
+        Returns:
+            Whether it is finite.
+        """
+        index = self.names.index(name)
         self._rows[fold, index].add_(sketch, alpha=share)
         self.weights[fold, index] += share
-        if self._means is not None:
-            self._means[index].add_(mean, alpha=share)
         return not self.space.most(not bool(sketch.isfinite().all()), sketch.device)
+
+    @property
+    def kept(self) -> bool:
+        """Whether the means over all data are kept."""
+        return self._means is not None
 
     @property
     def sums(self) -> list[Tensor]:

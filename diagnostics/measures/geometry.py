@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,6 +154,7 @@ def geometry(
     *,
     target: Source | None = None,
     private: Sequence[str] = (),
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Geometry:
     """Return norms, Gram matrix, cosines and sign conflicts of the task vectors τ_i = θ_i − θ0.
 
@@ -163,10 +164,11 @@ def geometry(
     ``torch.set_num_threads`` sets the number of threads.
 
     Args:
-        base: Parameters of the base, or a path to them.
-        experts: Parameters or paths by name; a list of paths is named by their last parts.
-        target: An out-of-distribution target for β (2.3), parameters or a path.
+        base: The base: a model, its parameters, or a path to them.
+        experts: Models, parameters or paths by name; a list of paths is named by their last parts.
+        target: An out-of-distribution target for β (2.3): a model, parameters or a path.
         private: Names or glob patterns of parameters left out.
+        progress: Called with the share of tensors that are done.
 
     Returns:
         The geometry over all shared parameters, and per tensor in ``layers``.
@@ -189,6 +191,7 @@ def geometry(
     names, sums = tuple(named), dict[str, Sums]()
     for name, part in stream_sums(opened, alignment, len(names)):
         sums[name] = sums[name] + part if name in sums else part
+        progress(len(sums) / len(alignment.shared))
     layers = {
         name: _from_sums(names, part, math.prod(opened[BASE].shape(alignment.stored_name(BASE, name))))
         for name, part in sums.items()

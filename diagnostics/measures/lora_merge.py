@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diagnostics.errors import InputError, MismatchError
-from diagnostics.inputs.adapters import AdapterCheckpoint
-from diagnostics.inputs.checkpoints import Checkpoint, Source, open_checkpoint
+from diagnostics.inputs.adapters import AdapterCheckpoint, open_live_adapter
+from diagnostics.inputs.checkpoints import Checkpoint, Source, is_adapter, open_checkpoint
+from diagnostics.inputs.live_models import LiveAdapter, weight_changes
 from diagnostics.measures.merge_settings import coefficients_of
 
 __all__ = ["CROSS_TERMS", "linear_lora_contributions", "linear_lora_update", "weighted_factors"]
@@ -28,7 +29,7 @@ _INSTEAD = "Merge the updates themselves: combination_type 'cat' of PEFT, or mer
 
 
 def linear_lora_update(
-    adapters: Mapping[str, AdapterCheckpoint | str | Path],
+    adapters: Mapping[str, AdapterCheckpoint | Source],
     coefficients: Mapping[str, float],
     *,
     base: Source | None = None,
@@ -42,7 +43,7 @@ def linear_lora_update(
     The merged adapter is rank-stabilised where the first of the coefficients is; PEFT then scales Δ by √r once more.
 
     Args:
-        adapters: LoRA adapters of one base by name, opened or as folders; r is the same for all.
+        adapters: LoRA adapters of one base by name, opened, as folders or as models; r is the same for all.
         coefficients: λ_i by adapter, in the order in which PEFT is given them; one without takes no part.
         base: The model that the folders were trained on; nothing where every adapter is open.
 
@@ -77,7 +78,7 @@ def linear_lora_update(
 
 
 def linear_lora_contributions(
-    adapters: Mapping[str, AdapterCheckpoint | str | Path],
+    adapters: Mapping[str, AdapterCheckpoint | Source],
     coefficients: Mapping[str, float],
     *,
     base: Source | None = None,
@@ -125,7 +126,7 @@ def weighted_factors(adapter: AdapterCheckpoint, name: str, weight: float = 1.0)
 
 
 def _opened(
-    adapters: Mapping[str, AdapterCheckpoint | str | Path], coefficients: Mapping[str, float], base: Source | None
+    adapters: Mapping[str, AdapterCheckpoint | Source], coefficients: Mapping[str, float], base: Source | None
 ) -> dict[str, AdapterCheckpoint]:
     """The adapters that take part, in the order of the coefficients, checked."""
     if CROSS_TERMS in adapters:
@@ -141,16 +142,18 @@ def _opened(
     return opened
 
 
-def _open(name: str, adapter: AdapterCheckpoint | str | Path, base: Checkpoint | None) -> AdapterCheckpoint:
-    """An adapter, opened if it is a folder."""
+def _open(name: str, adapter: AdapterCheckpoint | Source, base: Checkpoint | None) -> AdapterCheckpoint:
+    """An adapter, opened if it is not yet."""
     if isinstance(adapter, AdapterCheckpoint):
         return adapter
-    if not isinstance(adapter, str | Path):
+    if isinstance(adapter, str | Path):
+        if base is None:
+            raise InputError(f"base: expected the model that {name} was trained on; found nothing. Add base=.")
+        return AdapterCheckpoint(base, adapter, name)
+    if not isinstance(adapter, nn.Module | LiveAdapter) or not is_adapter(adapter):
         found = type(adapter).__name__
-        raise InputError(f"adapter {name}: expected an AdapterCheckpoint or a folder; found {found}. {_INSTEAD}")
-    if base is None:
-        raise InputError(f"base: expected the model that {name} was trained on; found nothing. Add base=.")
-    return AdapterCheckpoint(base, adapter, name)
+        raise InputError(f"adapter {name}: expected a LoRA adapter, as a folder or a model; found {found}. {_INSTEAD}")
+    return open_live_adapter(adapter, name)
 
 
 def _require_alike(adapters: Mapping[str, AdapterCheckpoint]) -> None:
@@ -185,6 +188,9 @@ def _refuse_whole_tensors(name: str, adapter: AdapterCheckpoint) -> None:
             f"adapter {name}: expected factors A and B alone; found {', '.join(whole)}, held whole "
             f"(modules_to_save), which PEFT does not merge. {_INSTEAD}"
         )
+    changed = "; ".join(weight_changes(adapter.config))
+    if changed:
+        raise InputError(f"adapter {name}: expected factors A and B alone; found {changed}. {_INSTEAD}")
 
 
 def _differs(adapter: AdapterCheckpoint, name: str) -> bool:

@@ -178,8 +178,8 @@ def orthogonality(
     take ``side="rows"``.
 
     Args:
-        base: Parameters of the base, or a path to them.
-        experts: Parameters, paths or adapter folders by name; a list of paths is named by their last parts.
+        base: The base: a model, its parameters, or a path to them.
+        experts: Models, parameters, paths or adapter folders by name; a list of paths is named by their last parts.
         private: Names or glob patterns of parameters left out.
         side: ``"columns"`` or ``"rows"`` of each tensor with two dimensions.
         max_columns: Columns of one tensor that are compared; of more, this many are drawn without replacement, the
@@ -242,7 +242,7 @@ def _matrices(opened: Mapping[str, Checkpoint], alignment: Alignment, name: str,
     """One tensor of the base and its updates, what is compared as columns, in float64."""
     tensors = []
     for model, checkpoint in opened.items():
-        value = checkpoint.tensor(alignment.stored_name(model, name)).detach().double()
+        value = checkpoint.tensor(alignment.stored_name(model, name)).detach().cpu().double()
         if not bool(value.isfinite().all()):
             raise InputError(
                 f"{name} of {model!r}: expected finite values; found some that are not. Training diverged or the file "

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.readout import Readout
+from diagnostics.inputs.store import Store, digest
 from diagnostics.inputs.tasks import Parameters, Task
 from diagnostics.measures.hessian import differentiable_twice
 from diagnostics.measures.memory import available_bytes
-from diagnostics.measures.vectors import accumulate, shifted, unflatten, zero_vector
+from diagnostics.measures.vectors import accumulate, nearby, shifted, unflatten, zero_vector
 from diagnostics.processes import team
 from diagnostics.results import Cost
 
@@ -29,6 +30,7 @@ __all__ = [
     "model_outputs",
     "pullback",
     "readout_of",
+    "task_identity",
 ]
 
 # Share of the free memory that directions taken together may use, and the bytes each takes in units of its own: a
@@ -87,17 +89,33 @@ class OutputTable:
         task: The task.
         base: θ0.
         vectors: Vectors τ_j by expert.
+        store: Where they are kept beyond this table.
+
+    Attributes:
+        entries: What is known: one tensor a batch by observation.
+        identity: Digest of the task and of θ0, where there is a store and it was asked.
     """
 
-    def __init__(self, task: Task, base: Parameters, vectors: Mapping[str, Mapping[str, Tensor]]) -> None:
-        self._task, self._base, self._vectors = task, base, vectors
+    def __init__(
+        self,
+        task: Task,
+        base: Parameters,
+        vectors: Mapping[str, Mapping[str, Tensor]],
+        store: Store | None = None,
+    ) -> None:
+        self._task, self._base, self._vectors, self._store = task, base, vectors, store
         self.entries: dict[Observation, list[Tensor]] = {}
+        self.identity = ""
+        self._digests: dict[str, str] = {}
 
-    def read(self, wanted: Iterable[Observation]) -> list[Tensor]:
+    def read(
+        self, wanted: Iterable[Observation], progress: Callable[[float], None] = lambda share: None
+    ) -> list[Tensor]:
         """Return observed outputs, measuring those that are not known yet.
 
         Args:
             wanted: The observations.
+            progress: Called with the share of the points to measure that are done.
 
         Returns:
             One tensor a batch: the observations stacked, [N, …outputs].
@@ -106,13 +124,16 @@ class OutputTable:
             InputError: If an observation is not finite; the message names it.
         """
         wanted = list(wanted)
+        if self._store is not None:
+            self._recall(self._store, [each for each in wanted if each not in self.entries])
         missing: dict[tuple[str, float], list[str]] = defaultdict(list)
         for each in wanted:
             if each not in self.entries:
                 missing[each.expert, each.at].append(each.along)
-        for (expert, at), directions in missing.items():
+        for done, ((expert, at), directions) in enumerate(missing.items(), start=1):
             point = shifted(self._base, at, self._vectors[expert]) if expert else self._base
             self._measure(point, expert, at, directions)
+            progress(done / len(missing))
         rows = [self.entries[each] for each in wanted]
         return [torch.stack(batch) for batch in zip(*rows, strict=True)]
 
@@ -126,7 +147,34 @@ class OutputTable:
         for name, batches in found.items():
             if not all(bool(batch.isfinite().all()) for batch in batches):
                 raise self._refusal(expert, at, name)
-            self.entries[Observation(expert, at, name)] = batches
+            each = Observation(expert, at, name)
+            self.entries[each] = batches
+            # Processes that measured it together have the same.
+            if self._store is not None and team().rank == 0:
+                self._store.write(self._key(each), {str(index): batch for index, batch in enumerate(batches)})
+
+    def _recall(self, store: Store, wanted: Sequence[Observation]) -> None:
+        """Take what the store has: for all processes that will measure the rest together."""
+        if not wanted:
+            return
+        self.identity = self.identity or task_identity(self._task, self._base)
+        found = [store.read(self._key(each)) for each in wanted]
+        crew = team()
+        counts = crew.total(lambda: [torch.tensor([each is not None for each in found], dtype=torch.int64)])[0]
+        for each, tensors, count in zip(wanted, found, counts.tolist(), strict=True):
+            if tensors is not None and count == crew.size:
+                self.entries[each] = [tensors[str(index)] for index in range(len(tensors))]
+
+    def _key(self, each: Observation) -> str:
+        """Digest of all that an observation depends on."""
+        place = (self._digest(each.expert), each.at) if each.expert else ()
+        return digest("outputs", self.identity, place, self._digest(each.along) if each.along else "")
+
+    def _digest(self, name: str) -> str:
+        """Digest of a vector."""
+        if name not in self._digests:
+            self._digests[name] = digest(self._vectors[name])
+        return self._digests[name]
 
     def _refusal(self, expert: str, at: float, along: str) -> InputError:
         """The error for an observation that is not finite."""
@@ -149,6 +197,25 @@ def cost_of(observations: Iterable[Observation]) -> Cost:
     """
     slopes = [bool(each.along) for each in observations]
     return Cost(forwards=slopes.count(False), jvps=slopes.count(True))
+
+
+def task_identity(task: Task, params: Parameters) -> str:
+    """Return a digest of a task: of its data, and of what its model makes of them.
+
+    Two functions are told apart by their outputs at a point near ``params`` drawn at random, bit for bit: code has no
+    content that could be compared, and at θ itself two functions may agree that differ elsewhere.
+
+    Args:
+        task: The task.
+        params: The point θ, which is part of the digest.
+
+    Returns:
+        The digest. Cost: one forward pass.
+
+    Raises:
+        InputError: If the data have parts whose content cannot be told.
+    """
+    return digest(dict(params), list(task.batches), model_outputs(task, nearby(params)))
 
 
 def readout_of(task: Task) -> Readout:

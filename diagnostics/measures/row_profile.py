@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy.stats import chi2
+from scipy.special import chdtrc, chdtri
 from torch import Tensor
 
 from diagnostics.errors import InputError
@@ -107,7 +107,7 @@ class RowProfile(Result):
             >>> round(RowProfile(torch.ones(4).double(), 100).null_held(0.25), 3)
             0.296
         """
-        return float(chi2.sf(chi2.isf(share, self.columns), self.columns + 2))
+        return float(chdtrc(self.columns + 2, chdtri(self.columns, share)))
 
     def null_needed(self, share: float) -> float:
         """Return what :meth:`needed` is for many rows of independent normal entries.
@@ -123,7 +123,7 @@ class RowProfile(Result):
             0.872
         """
         require_share("share", share)
-        return float(chi2.sf(chi2.isf(share, self.columns + 2), self.columns))
+        return float(chdtrc(self.columns, chdtri(self.columns + 2, share)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the profile at a few shares of the rows.

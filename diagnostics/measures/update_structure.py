@@ -311,8 +311,8 @@ def update_structure(
     adapter's singular values come from its factors.
 
     Args:
-        base: Parameters of the base, or a path to them.
-        expert: Parameters, a path, or the folder of a PEFT adapter.
+        base: The base: a model, its parameters, or a path to them.
+        expert: A model, parameters, a path, or the folder of a PEFT adapter.
         private: Names or glob patterns of parameters left out.
         shares: Of the squared length, for which ranks and rows are told, each between 0 and 1.
         exact_up_to: Smaller side of a matrix up to which its whole spectrum is computed; beyond, bounds.
@@ -342,7 +342,7 @@ def update_structure(
     tensors = {}
     for done, name in enumerate(alignment.shared, start=1):
         pair = below.tensor(alignment.stored_name(BASE, name)), above.tensor(alignment.stored_name(_EXPERT, name))
-        factors = _factor_values(above, alignment.stored_name(_EXPERT, name))
+        factors = _factor_values(above, alignment.stored_name(_EXPERT, name), pair[0])
         tensors[name] = _measure(name, *pair, factors, exact_up_to, seed)
         if progress:
             progress(done / len(alignment.shared))
@@ -380,12 +380,16 @@ def _measure(
     )
 
 
-def _factor_values(expert: Checkpoint, name: str) -> SingularValues | None:
+def _factor_values(expert: Checkpoint, name: str, base: Tensor) -> SingularValues | None:
     """Singular values of a low-rank adapter's update; nothing where the tensor changed in another way too."""
-    if not isinstance(expert, AdapterCheckpoint) or name not in expert.adapted or name in expert.saved:
+    if not isinstance(expert, AdapterCheckpoint) or name not in expert.adapted:
+        return None
+    if not torch.equal(
+        expert.before(name).to(base.device), base
+    ):  # saved whole, or a model in memory with a base of its own
         return None
     factors = expert.factors(name)
-    return product_singular_values(factors.up, factors.down, factors.scale)
+    return product_singular_values(factors.up.cpu(), factors.down.cpu(), factors.scale)
 
 
 def _undefined() -> Estimate:

@@ -12,7 +12,18 @@ from diagnostics.errors import InputError
 from diagnostics.inputs.parts import local, wrapped
 from diagnostics.measures.space import Space
 
-__all__ = ["accumulate", "flatten", "inner", "norm", "require_alike", "shifted", "unflatten", "widened", "zero_vector"]
+__all__ = [
+    "accumulate",
+    "flatten",
+    "inner",
+    "nearby",
+    "norm",
+    "require_alike",
+    "shifted",
+    "unflatten",
+    "widened",
+    "zero_vector",
+]
 
 
 def flatten(params: Mapping[str, Tensor]) -> Tensor:
@@ -96,6 +107,30 @@ def norm(vector: Mapping[str, Tensor]) -> float:
         The Euclidean norm.
     """
     return math.sqrt(inner(vector, vector))
+
+
+def nearby(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a point near another, drawn at random and always the same one.
+
+    What a function gives there tells it from others, which may agree with it at a point that somebody chose.
+
+    Args:
+        params: The point.
+
+    Returns:
+        The point moved by 1 % of its root mean square, or by 0.01 where it is zero.
+
+    Example:
+        >>> moved = nearby({"w": torch.ones(4)})["w"]
+        >>> bool((moved != 1).all()), bool(((moved - 1).abs() < 0.05).all())
+        (True, True)
+    """
+    generator = torch.Generator().manual_seed(0)
+    scale = math.sqrt(inner(params, params) / max(1, sum(value.numel() for value in params.values()))) or 1.0
+    return {
+        name: value + (0.01 * scale * torch.randn(value.shape, generator=generator)).to(value)
+        for name, value in params.items()
+    }
 
 
 def shifted(params: Mapping[str, Tensor], step: float, direction: Mapping[str, Tensor]) -> dict[str, Tensor]:

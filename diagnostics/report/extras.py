@@ -1,4 +1,4 @@
-"""Libraries that only reports need, imported when a report is made."""
+"""Libraries that only reports need, imported when a report, a picture or a data frame is made."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from diagnostics.errors import InputError
 __all__ = ["require"]
 
 
-def require(module: str) -> ModuleType:
+def require(module: str, purpose: str = "an HTML report", extra: str = "report") -> ModuleType:
     """Import a module of an optional dependency.
 
     Args:
         module: Its dotted name.
+        purpose: What needs it.
+        extra: The optional part of this package that installs it.
 
     Returns:
         The module.
@@ -31,6 +33,6 @@ def require(module: str) -> ModuleType:
     except ImportError as error:
         package = module.split(".")[0]
         raise InputError(
-            f"an HTML report needs {package}, which cannot be imported ({error}); "
-            "install it with: pip install 'task-arithmetic-diagnostics[report]'"
+            f"{purpose} needs {package}, which cannot be imported ({error}); "
+            f"install it with: pip install 'task-arithmetic-diagnostics[{extra}]'"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,6 +86,9 @@ def _widths(table: Table, width: int) -> list[int] | None:
     natural = [max(cell_len(clean(text)) for text in column) for column in texts]
     longest = [max((cell_len(word) for text in column for word in clean(text).split()), default=1) for column in texts]
     least = [min(word, _WORD) for word in longest]
+    # What names a row is not broken where there is room: "news, mail" is one thing.
+    named = [max(least[0], natural[0]) if natural[0] <= _WORD else least[0], *least[1:]]
+    least = named if sum(named) + _GAP * (len(texts) - 1) <= width else least
     spare = width - sum(least) - _GAP * (len(texts) - 1)
     if spare < 0:
         return None
@@ -99,8 +103,23 @@ def _grid(table: Table, widths: list[int]) -> Grid:
     for name, width, numeric in zip(table.columns, widths, table.numeric, strict=True):
         grid.add_column(Text(clean(name)), width=width, justify="right" if numeric else "left", overflow="fold")
     for row in table.rows:
-        grid.add_row(*(_text(cell) for cell in row))
+        grid.add_row(*(_text(cell, width=width) for cell, width in zip(row, widths, strict=True)))
     return grid
+
+
+def _parted(text: str, width: int) -> str:
+    """A text whose words too long for their column are broken behind a dot or the like, as names of tensors can be."""
+    lines = []
+    for word in text.split(" "):
+        pieces = re.findall(r"[^./:-]*[./:-]?", word) if cell_len(word) > width else [word]
+        line = ""
+        for piece in pieces:
+            if line and cell_len(line + piece) > width:
+                lines.append(f"{line}\n")
+                line = ""
+            line += piece
+        lines.append(f"{line} ")
+    return "".join(lines).rstrip()
 
 
 def _records(table: Table, console: Console) -> None:
@@ -113,6 +132,7 @@ def _records(table: Table, console: Console) -> None:
             console.print(line)
 
 
-def _text(cell: Cell, style: str = "") -> Text:
-    """A cell in its colour."""
-    return Text(clean(cell.text), style=f"{style} {_TONES[cell.tone]}".strip())
+def _text(cell: Cell, style: str = "", width: int | None = None) -> Text:
+    """A cell in its colour, its words no wider than its column where they can be parted."""
+    shown = clean(cell.text) if width is None else _parted(clean(cell.text), width)
+    return Text(shown, style=f"{style} {_TONES[cell.tone]}".strip())

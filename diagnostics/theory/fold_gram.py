@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 from torch import Tensor
 
 from diagnostics.results import Estimate, Status
@@ -39,7 +39,7 @@ class FormValue:
     @property
     def margin(self) -> float:
         """Half-width of the 90 % interval, by Student's t for the folds."""
-        return float(t.ppf((1 + CONFIDENCE) / 2, max(self.folds - 1, 1))) * self.stderr
+        return float(stdtrit(max(self.folds - 1, 1), (1 + CONFIDENCE) / 2)) * self.stderr
 
     def norm(self, evidence: str = "") -> Estimate:
         """Return the norm whose square this estimates.
@@ -189,7 +189,7 @@ def norm_stderr(estimate: Estimate) -> float:
         1.0
     """
     wider = max(estimate.value - estimate.lower, estimate.upper - estimate.value)
-    return wider / float(norm.ppf((1 + estimate.confidence) / 2))
+    return wider / float(ndtri((1 + estimate.confidence) / 2))
 
 
 def _stderr(pairs: Tensor) -> float:

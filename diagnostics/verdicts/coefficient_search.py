@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from scipy.stats import qmc
 
 __all__ = ["axis", "distinct", "search"]
 
@@ -46,6 +45,8 @@ def search(look: Look, count: int, bounds: tuple[float, float], *, shared: bool,
         ticks = axis(bounds, _PAIR_STEP, _PAIR_AXIS)
         look(np.stack(np.meshgrid(ticks, ticks, indexing="ij"), axis=-1).reshape(-1, 2))
         return
+    from scipy.stats import qmc  # takes half a second to import, which other searches need not wait for
+
     low, high = bounds
     cloud = qmc.Sobol(count, scramble=True, seed=seed).random(_SOBOL)
     cloud = np.clip((low + (high - low) * cloud).round(2), low, high)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -95,6 +95,7 @@ def best_coefficients(
     verify: int = 0,
     tolerance: float = 0.1,
     seed: int = 0,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> CoefficientChoice:
     """Choose the coefficients of a merge by prediction, from single models alone (5.1)-(5.3).
 
@@ -116,6 +117,7 @@ def best_coefficients(
         verify: How many of the best candidates to evaluate on the tasks' examples; the best as measured is returned.
         tolerance: Share of its expert's score that a task may lose for the verdict.
         seed: Seed of the candidates.
+        progress: Called with the share of the measurements that are done.
 
     Returns:
         The choice with its prediction and its regret.
@@ -133,7 +135,7 @@ def best_coefficients(
     names = _names(problem, experts)
     _check(objective, bounds, verify, tolerance, seed)
     parts = merge_parts(problem, dict.fromkeys(names, 1.0), "task_arithmetic", {})
-    surrogates = parts.surrogates(problem, names)
+    surrogates = parts.surrogates(problem, names, progress)
     # A retention is a share of the expert's score, so that score must be there and not be zero.
     scored = {each.names[i]: each.expert.score > 0 for i, each in enumerate(surrogates)}
     asked = _asked(scored, at_least or {})

@@ -11,7 +11,7 @@ from pathlib import Path
 from diagnostics.errors import CheckpointError, InputError, MismatchError
 from diagnostics.inputs.adapters import AdapterCheckpoint, open_expert
 from diagnostics.inputs.alignment import BASE, Difference, Kind, align, find_differences
-from diagnostics.inputs.checkpoints import ADAPTER_CONFIG, Checkpoint, Source, is_adapter, open_checkpoint, read_json
+from diagnostics.inputs.checkpoints import Checkpoint, Source, is_adapter, open_checkpoint
 from diagnostics.inputs.naming import name_experts
 from diagnostics.inputs.tokenizer_files import TokenizerFiles, read_tokenizer
 from diagnostics.measures.factors import factor_error
@@ -48,8 +48,8 @@ def check_compatibility(
     Weights are read one tensor of two models at a time.
 
     Args:
-        base: Parameters of the base, or a path to them.
-        experts: Parameters or paths by name; a list of paths is named by their last parts.
+        base: The base: a model, its parameters, or a path to them.
+        experts: Models, parameters or paths by name; a list of paths is named by their last parts.
         private: Names or glob patterns of tensors that stay with their model and are not merged.
         progress: Called with the share of tensors that are done.
 
@@ -149,7 +149,7 @@ def _adapters(opened: Mapping[str, Checkpoint]) -> Iterator[Finding]:
     """What to know before adapters are merged by their factors."""
     adapters = {name: expert for name, expert in opened.items() if isinstance(expert, AdapterCheckpoint)}
     for name, adapter in adapters.items():
-        if read_json(adapter.folder / ADAPTER_CONFIG).get("use_rslora"):
+        if adapter.config.get("use_rslora"):
             message = (
                 "a rank-stabilised adapter: its scale is alpha/sqrt(r), as read here; tools that take alpha/r make its "
                 "update sqrt(r) times too short, and PEFT's add_weighted_adapter makes it sqrt(r) times too long."

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -16,6 +17,7 @@ from diagnostics.inputs.causal_lm import SegmentModel, select_parameters
 from diagnostics.inputs.layout import Layout
 from diagnostics.inputs.placement import Placement
 from diagnostics.inputs.segments import Bos, Segmenter, Text
+from diagnostics.inputs.store import Store
 from diagnostics.measures.contexts import ContextGradients, context_gradients
 from diagnostics.measures.folds import SKETCH_SIZE, FoldedGradients
 from diagnostics.results import Assumption, Cost, Estimate, Result, Status, Verdict, plain
@@ -184,6 +186,7 @@ def audit_composition(
     seed: int = 0,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    cache: str | Path | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> CompositionAudit:
     """Measure ∇ℰ(θ0) of a compositional task and split it into all its terms (1.8)–(1.12).
@@ -214,6 +217,7 @@ def audit_composition(
         seed: Seed of folds and sketches.
         device: Where the model is evaluated, on a copy of it; where it is by default.
         dtype: The type in which it is evaluated; its own by default. Gradients are added up in float32 at least.
+        cache: A folder where what is measured of each context and fold is kept, whole gradients with ``keep_vectors``.
         progress: Called with the share of the work that is done.
 
     Returns:
@@ -242,6 +246,7 @@ def audit_composition(
         raise InputError(
             f"limit: expected a positive number, the relative error still taken for success; found {limit}."
         )
+    store = None if cache is None else Store(cache)
     own = Placement.named(device, dtype).narrowed(select_parameters(model, parameters))
     segments = Segmenter(tokenizer, model, bos=bos, max_length=max_length)
     prompts = prepare(
@@ -259,9 +264,10 @@ def audit_composition(
         keep=keep_vectors,
         sketch_size=sketch_size,
         seed=seed,
+        store=store,
         progress=progress,
     )
-    return _audit(prompts, measured, wanted, limit, split_interaction, _notes(segments, measured, folds))
+    return _audit(prompts, measured, wanted, limit, split_interaction, _notes(segments, measured, folds, store))
 
 
 def _audit(
@@ -351,9 +357,9 @@ def _verdict(relative: Estimate, limit: float) -> Verdict:
     return opposite.get(at_least, at_least)
 
 
-def _notes(segments: Segmenter, measured: ContextGradients, folds: int) -> tuple[str, ...]:
+def _notes(segments: Segmenter, measured: ContextGradients, folds: int, store: Store | None) -> tuple[str, ...]:
     """What a reader must know."""
-    notes = list(segments.notes)
+    notes = [*segments.notes, *map(str, filter(None, [store]))]
     found = len(measured.gradients.weights)
     if found < 4:
         notes.append(f"no intervals: they take four folds of examples, and there are {found} of the {folds} asked for")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 
 from diagnostics.inputs.problem import MergeProblem
@@ -120,5 +120,5 @@ def _ratio(top: Tensor, bottom: Tensor, confidence: float, still: bool) -> Estim
     value = float(top.mean()) / scale
     error = float((top - value * bottom).std()) / math.sqrt(count) / scale if count > 1 else math.inf
     # Where every example gives the same ratio, nothing bounds that of another one.
-    half = float(student.ppf((1 + confidence) / 2, count - 1)) * error if 0 < error < math.inf else math.inf
+    half = float(stdtrit(count - 1, (1 + confidence) / 2)) * error if 0 < error < math.inf else math.inf
     return Estimate(value, max(0.0, value - half), value + half, confidence, Status.CONVERGED, f"{count} examples")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, islice
 from typing import Any
@@ -254,6 +254,7 @@ def disentanglement_errors(
     confidence: float = 0.9,
     differential: bool = True,
     max_batches: int | None = None,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> tuple[DisentanglementError, ...]:
     """Measure the disentanglement error of all pairs of a problem; what each expert says alone is computed once.
 
@@ -264,6 +265,7 @@ def disentanglement_errors(
         confidence: As there.
         differential: As there.
         max_batches: As there.
+        progress: Called with the share of the pairs that are done.
 
     Returns:
         The errors, in the order of the pairs.
@@ -283,18 +285,12 @@ def disentanglement_errors(
     """
     if len(problem.names) < 2:
         raise InputError(f"expected two experts or more; found {list(problem.names)}.")
-    return tuple(
-        disentanglement_error(
-            problem,
-            *pair,
-            grid,
-            divergence=divergence,
-            confidence=confidence,
-            differential=differential,
-            max_batches=max_batches,
-        )
-        for pair in combinations(problem.names, 2)
-    )
+    pairs, errors = list(combinations(problem.names, 2)), []
+    settings: dict[str, Any] = {"divergence": divergence, "confidence": confidence, "differential": differential}
+    for done, pair in enumerate(pairs):
+        progress(done / len(pairs))
+        errors.append(disentanglement_error(problem, *pair, grid, max_batches=max_batches, **settings))
+    return tuple(errors)
 
 
 def _tasks(problem: MergeProblem, first: str, second: str, max_batches: int | None) -> list[Task]:

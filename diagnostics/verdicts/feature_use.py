@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations_with_replacement
 
@@ -152,6 +152,7 @@ def task_feature_specialisation(
     confidence: float = 0.9,
     max_outputs: int = 32,
     seed: int = 0,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> FeatureSpecialisation:
     """Measure how far tasks use different features of the base, E_{x∼t} |∂f(x; θ0)/∂z_k| (4.2).
 
@@ -167,6 +168,7 @@ def task_feature_specialisation(
         confidence: Of the intervals, which are for the examples drawn: what no example showed is not in them.
         max_outputs: Outputs beyond which random combinations stand for them.
         seed: Of halves, resamples and combinations.
+        progress: Called with the share of the tasks that are done.
 
     Returns:
         Overlaps of the usage profiles, own sets and angles of the base's weight vectors by layer. Cost: for each task
@@ -187,7 +189,10 @@ def task_feature_specialisation(
         1.0
     """
     chosen = _check(problem, names, margin, resamples, confidence)
-    uses = [_use(problem, name, layers, max_outputs, seed) for name in chosen]
+    uses = []
+    for done, name in enumerate(chosen):
+        progress(done / len(chosen))
+        uses.append(_use(problem, name, layers, max_outputs, seed))
     generator = torch.Generator().manual_seed(seed)
     counts = tuple(problem.tasks[name].examples for name in chosen)
     halves = [torch.randperm(count, generator=generator).tensor_split(2) for count in counts]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
@@ -35,6 +35,7 @@ def addition_bounds(
     *,
     rtol: float = 0.05,
     spectral_nodes: Sequence[float] = (),
+    progress: Callable[[float], None] = lambda share: None,
 ) -> dict[str, BoundReport]:
     """Hold every task of a merge against L·C·(1 + ε) (2.1) and the chain below it (2.5).
 
@@ -44,6 +45,7 @@ def addition_bounds(
         rtol: Relative tolerance of the spectral norms.
         spectral_nodes: Points of the way from the expert (0) to the merge (1) at which to measure the whole
             spectral norm as well (2.6), each at the cost of the one at the expert.
+        progress: Called with the share of the tasks that are done.
 
     Returns:
         One report for each expert that the coefficients name.
@@ -62,7 +64,8 @@ def addition_bounds(
     alphas = problem.coefficients(coefficients)
     shape = _geometry_of(problem, tuple(alphas))
     reports = {}
-    for name in alphas:
+    for done, name in enumerate(alphas):
+        progress(done / len(alphas))
         weights = {other: alpha - (other == name) for other, alpha in alphas.items()}
         way = _displacement(problem, name, weights, 0.0, rtol, spectral_nodes)
         constant = problem.tasks[name].constant_loss
@@ -71,7 +74,12 @@ def addition_bounds(
 
 
 def negation_bounds(
-    problem: MergeProblem, negated: str, coefficient: float = 1.0, *, rtol: float = 0.05
+    problem: MergeProblem,
+    negated: str,
+    coefficient: float = 1.0,
+    *,
+    rtol: float = 0.05,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> dict[str, BoundReport]:
     """Hold what θ0 − α τ_i does to every other task against L·C·(3/2 + ε) (2.2).
 
@@ -80,6 +88,7 @@ def negation_bounds(
         negated: The expert i that is negated.
         coefficient: α, between 0 and 1.
         rtol: Relative tolerance of the spectral norms.
+        progress: Called with the share of the tasks that are done.
 
     Returns:
         One report for each of the other experts.
@@ -98,7 +107,8 @@ def negation_bounds(
     others = _others(problem, negated)
     shape = problem_geometry(problem)
     reports = {}
-    for name in others:
+    for done, name in enumerate(others):
+        progress(done / len(others))
         task = problem.tasks[name]
         offset = task.mean_loss(problem.experts[name]) - task.mean_loss(problem.base)
         way = _displacement(problem, name, {negated: -coefficient, name: -1.0}, offset, rtol)

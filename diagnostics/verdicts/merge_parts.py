@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +21,7 @@ from diagnostics.measures.vectors import inner
 from diagnostics.processes import team
 from diagnostics.verdicts.surrogate import NODES, Surrogate
 
-__all__ = ["DROPPED", "LINEAR_LORA", "MergeParts", "merge_parts"]
+__all__ = ["DROPPED", "LINEAR_LORA", "MergeParts", "merge_parts", "own_outputs"]
 
 # A merge that is not linear in the task vectors is one point: no coefficients beyond it are asked for.
 _METHOD_NODES = (0.5, 1.0)
@@ -44,20 +46,32 @@ class MergeParts:
     point: dict[str, float]
     nodes: tuple[float, ...]
 
-    def surrogates(self, problem: MergeProblem, names: Sequence[str]) -> list[Surrogate]:
+    def surrogates(
+        self, problem: MergeProblem, names: Sequence[str], progress: Callable[[float], None] = lambda share: None
+    ) -> list[Surrogate]:
         """Return the predicted outputs of some tasks, measured once for a problem.
 
         Args:
             problem: The problem.
             names: The tasks.
+            progress: Called with the share of the measurements that are done.
 
         Returns:
             The surrogates.
         """
-        found = team().each(names, lambda name: [table.entries for table in self._measured(problem, name)])
-        for name, entries in zip(names, found, strict=True):
-            for table, own in zip(self._tables(problem, name), entries, strict=True):
-                table.entries.update(own)
+        crew, before = team(), itertools.count()
+        own = math.ceil(len(names) / crew.size) if len(names) >= crew.size else len(names)
+
+        def measured(name: str) -> list[tuple[Any, Any]]:
+            place = next(before)
+            tables = self._measured(problem, name, lambda share: progress((place + share) / own))
+            return [(table.identity, table.entries) for table in tables]
+
+        found = crew.each(names, measured)
+        for name, known in zip(names, found, strict=True):
+            for table, (identity, entries) in zip(self._tables(problem, name), known, strict=True):
+                table.identity = identity
+                table.entries.update(entries)
         return [self._surrogate(problem, name) for name in names]
 
     def _tables(self, problem: MergeProblem, name: str) -> tuple[OutputTable, OutputTable]:
@@ -66,18 +80,19 @@ class MergeParts:
             problem, name, problem.cached, problem.task_vectors
         )
 
-    def _measured(self, problem: MergeProblem, name: str) -> tuple[OutputTable, OutputTable]:
+    def _measured(
+        self, problem: MergeProblem, name: str, progress: Callable[[float], None]
+    ) -> tuple[OutputTable, OutputTable]:
         """The tables with all in them that the prediction of a task needs."""
         along, own = self._tables(problem, name)
-        along.read(design(tuple(self.point), name, self.nodes))
+        along.read(design(tuple(self.point), name, self.nodes), progress)
         own.read([Observation(name, 1.0)])
         return along, own
 
     def _surrogate(self, problem: MergeProblem, name: str) -> Surrogate:
         """The predicted outputs of one task."""
         names = tuple(self.point)
-        table, own = self._tables(problem, name)
-        expert = [batch[0] for batch in own.read([Observation(name, 1.0)])]
+        table, expert = self._tables(problem, name)[0], own_outputs(problem, name, name)
         return self.keep(
             ("surrogate", name, names),
             lambda: Surrogate(problem.tasks[name], table, name, names, self._gram(), self.nodes, expert),
@@ -93,9 +108,24 @@ class MergeParts:
         return np.array([[product(first, second) for second in self.point] for first in self.point])
 
 
+def own_outputs(problem: MergeProblem, task: str, model: str) -> list[Tensor]:
+    """Return the outputs of an expert, or of the base, on the inputs of a task, measured once for a problem.
+
+    Args:
+        problem: The problem.
+        task: The task.
+        model: The expert; empty for the base.
+
+    Returns:
+        One tensor a batch.
+    """
+    table = _table(problem, task, problem.cached, problem.task_vectors)
+    return [batch[0] for batch in table.read([Observation(model, float(bool(model)))])]
+
+
 def _table(problem: MergeProblem, name: str, keep: Callable[..., Any], vectors: Mapping[str, Any]) -> OutputTable:
     """The outputs measured for one task."""
-    return keep(("outputs", name), lambda: OutputTable(problem.tasks[name], problem.base, vectors))
+    return keep(("outputs", name), lambda: OutputTable(problem.tasks[name], problem.base, vectors, problem.store))
 
 
 def _while_it_lives() -> Callable[[Any, Callable[[], Any]], Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -128,6 +128,7 @@ def predict_merge(
     tolerance: float = 0.1,
     about: About = "population",
     layers: bool = False,
+    progress: Callable[[float], None] = lambda share: None,
     **settings: Any,
 ) -> MergePrediction:
     """Predict loss, score and retention of every task at a merge, from single models alone (5.1)-(5.3).
@@ -145,6 +146,7 @@ def predict_merge(
         about: Whether intervals are about the ``population`` that the examples are drawn from, or about these
             ``examples`` alone, without the error of sampling.
         layers: Whether to name the layers through which partners interfere, for one gradient a task.
+        progress: Called with the share of the measurements that are done.
         **settings: Further keywords of :func:`diagnostics.merged_update`, ``density`` and so on.
 
     Returns:
@@ -165,8 +167,9 @@ def predict_merge(
         raise InputError(f"about: expected one of {list(get_args(About))}; found {about!r}.")
     lambdas = problem.coefficients(coefficients)
     parts = merge_parts(problem, lambdas, method, settings)
+    found = parts.surrogates(problem, tuple(lambdas), progress)
     tasks, reasons, cost = {}, [], Cost()
-    for name, surrogate in zip(lambdas, parts.surrogates(problem, tuple(lambdas)), strict=True):
+    for name, surrogate in zip(lambdas, found, strict=True):
         tasks[name] = task_prediction(surrogate, parts.point, about)
         causes = _Causes(problem, name, surrogate, parts, lambdas)
         reasons += causes.with_layers(causes.reasons()) if layers else causes.reasons()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 
 from diagnostics.inputs.problem import MergeProblem
@@ -165,5 +165,5 @@ def _retention(merged: Tensor | None, own: Tensor | None, confidence: float) -> 
     if count < 2:
         return Estimate(ratio, -math.inf, math.inf, confidence, Status.CONVERGED, "one example")
     error = standard_error(paired, score_unit(torch.cat([merged, own])) / float(own.mean()))
-    half = float(student.ppf((1 + confidence) / 2, count - 1)) * error
+    half = float(stdtrit(count - 1, (1 + confidence) / 2)) * error
     return Estimate(ratio, ratio - half, ratio + half, confidence, Status.CONVERGED, f"{count} examples")

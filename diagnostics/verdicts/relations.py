@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.problem import MergeProblem
 from diagnostics.results import Cost, Estimate, Result, Status
 from diagnostics.theory.coefficient_conditions import CoefficientRegion, Regime, coefficient_region
+from diagnostics.verdicts.merge_parts import own_outputs
 from diagnostics.verdicts.pairs import pair_of
 from diagnostics.verdicts.relation_outcomes import Agreement, compare_outcomes
 
@@ -132,7 +133,7 @@ def output_relation(
     cost = Cost(forwards=6)
     agreement = None
     if measure:
-        own = {name: _outputs(problem, name, name) for name in pair}
+        own = {name: own_outputs(problem, name, name) for name in pair}
         agreement = compare_outcomes(problem, own, regions, grid, tolerance, confidence)
         cost += agreement.cost
     return OutputRelation(
@@ -159,15 +160,9 @@ def _check_settings(confidence: float, grid: Sequence[float], tolerance: float) 
         raise InputError(f"grid: expected different finite λ, at least one; found {list(grid)}.")
 
 
-def _outputs(problem: MergeProblem, task: str, model: str | None) -> list[Tensor]:
-    """Outputs of an expert, or of the base, on a task's inputs, computed once for all pairs."""
-    params = problem.base if model is None else problem.experts[model]
-    return problem.cached(("task outputs", task, model), lambda: problem.tasks[task].outputs(params))
-
-
-def _rows(problem: MergeProblem, task: str, model: str | None) -> tuple[Tensor, float]:
+def _rows(problem: MergeProblem, task: str, model: str) -> tuple[Tensor, float]:
     """Outputs as one row per example, and the length below which a row is rounding."""
-    outputs = _outputs(problem, task, model)
+    outputs = own_outputs(problem, task, model)
     widths = sorted({tuple(batch.shape[1:]) for batch in outputs})
     count, expected = sum(len(batch) if batch.ndim else 0 for batch in outputs), problem.tasks[task].examples
     # A cosine of padded tokens, or a mean over what stands at different places, would be a number without a meaning.
@@ -177,15 +172,12 @@ def _rows(problem: MergeProblem, task: str, model: str | None) -> tuple[Tensor, 
             f"{count} of shapes {widths}. Give the task a readout of such vectors; outputs by token are not compared."
         )
     rows = torch.cat([batch.double().reshape(len(batch), -1) for batch in outputs])
-    if not bool(rows.isfinite().all()):
-        who = "the base" if model is None else f"expert {model!r}"
-        raise InputError(f"task {task!r}: the outputs of {who} are not all finite. Look for overflow in its weights.")
     return rows, 8 * torch.finfo(outputs[0].dtype).eps * float(rows.norm(dim=1).max())
 
 
 def _cosines(problem: MergeProblem, task: str, pair: tuple[str, str]) -> dict[str, Tensor]:
     """Cosine similarity on each of a task's inputs by what is removed; NaN where an output has no direction."""
-    base, noise = _rows(problem, task, None)
+    base, noise = _rows(problem, task, "")
     (first, first_noise), (second, second_noise) = (_rows(problem, task, name) for name in pair)
     floors = (first_noise, second_noise)
     return {
@@ -232,7 +224,7 @@ def _upper_end(strata: Sequence[Tensor], confidence: float) -> float:
     if sum(parts) == 0:
         return min(1.0, middle + unseen)
     freedom = sum(parts) ** 2 / sum(part**2 / (len(v) - 1) for part, v in zip(parts, strata, strict=True))
-    return min(1.0, middle + float(student.ppf(1 - tail, freedom)) * math.sqrt(sum(parts)) + unseen)
+    return min(1.0, middle + float(stdtrit(freedom, 1 - tail)) * math.sqrt(sum(parts)) + unseen)
 
 
 def _notes(problem: MergeProblem, pair: tuple[str, str]) -> tuple[str, ...]:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import beta
-from scipy.stats import t as student
+from scipy.special import betaincinv, stdtrit
 from torch import Tensor
 
 from diagnostics.results import Result
@@ -85,8 +84,8 @@ def share_of(rows: Tensor, confidence: float) -> GridEstimate:
     count, hits = len(rows), rows.double().sum(0).numpy()
     tail, share = (1 - confidence) / 2, torch.as_tensor(hits / count)
     # The formula has no value at its ends, where the interval reaches them.
-    lower = torch.as_tensor(beta.ppf(tail, hits, count - hits + 1)).nan_to_num(0.0)
-    upper = torch.as_tensor(beta.ppf(1 - tail, hits + 1, count - hits)).nan_to_num(1.0)
+    lower = torch.as_tensor(betaincinv(hits, count - hits + 1, tail)).nan_to_num(0.0)
+    upper = torch.as_tensor(betaincinv(hits + 1, count - hits, 1 - tail)).nan_to_num(1.0)
     stderr = (share * (1 - share) / (count - 1)).sqrt() if count > 1 else torch.full_like(share, math.nan)
     return GridEstimate(share, stderr, lower, upper)
 
@@ -114,7 +113,7 @@ def mean_of(rows: Tensor, ceiling: float | None, confidence: float) -> GridEstim
         ends = torch.zeros_like(mean), torch.full_like(mean, top)
         return GridEstimate(mean, torch.full_like(mean, math.nan), *ends)
     stderr = rows.std(0) / math.sqrt(count)
-    half = float(student.ppf(1 - tail, count - 1)) * stderr
+    half = float(stdtrit(count - 1, 1 - tail)) * stderr
     unseen = 1 - tail ** (1 / count)
     lower = (mean - half - unseen * rows.amin(0)).clamp_min(0)
     if ceiling is None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 
 from diagnostics.errors import InputError
@@ -307,7 +307,7 @@ def _paired(differences: Tensor, unit: float, confidence: float) -> Estimate:
     value, count = float(differences.mean()), len(differences)
     if count < 2:
         return Estimate(value, -math.inf, math.inf, confidence, Status.CONVERGED, "one example")
-    half = float(student.ppf((1 + confidence) / 2, count - 1)) * standard_error(differences, unit)
+    half = float(stdtrit(count - 1, (1 + confidence) / 2)) * standard_error(differences, unit)
     return Estimate(value, value - half, value + half, confidence, Status.CONVERGED, f"{count} examples, paired")
 
 

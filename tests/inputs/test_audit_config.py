@@ -34,6 +34,7 @@ max_length: 64
 examples: 3
 columns: {x: article}
 dtype: bfloat16
+cache: kept
 device: cpu
 bos: none
 """
@@ -55,6 +56,7 @@ max_length = 64
 examples = 3
 columns = {x = "article"}
 dtype = "bfloat16"
+cache = "kept"
 device = "cpu"
 bos = "none"
 [components]
@@ -114,6 +116,7 @@ def test_an_audit_gets_every_setting(folder: Path) -> None:
         "bos": None,
         "device": "cpu",
         "dtype": "bfloat16",
+        "cache": folder / "kept",
     }
     assert found.notes == ()
 

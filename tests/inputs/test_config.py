@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from diagnostics.errors import InputError
 from diagnostics.inputs import config as module
 from diagnostics.inputs.config import RunConfig, is_config_file, load_config
+from diagnostics.inputs.pretrained import KINDS
 
 YAML = """
 base: models/base
@@ -27,6 +28,7 @@ columns: {text: review}
 instructions: {news: "Sort: "}
 device: cpu
 dtype: float64
+cache: kept
 seed: 3
 target: mail
 """
@@ -39,6 +41,7 @@ batch_size = 8
 max_length = 32
 device = "cpu"
 dtype = "float64"
+cache = "kept"
 seed = 3
 target = "mail"
 [experts]
@@ -108,6 +111,7 @@ def test_a_problem_gets_every_setting(folder: Path, monkeypatch: pytest.MonkeyPa
         "instructions": {"news": "Sort: "},
         "device": "cpu",
         "dtype": "float64",
+        "cache": folder / "kept",
     }
 
 
@@ -158,7 +162,7 @@ def test_coefficients_fit_the_experts(folder: Path) -> None:
             "batch_size": st.integers(1, 10**6),
             "seed": st.integers(0, 2**40),
             "private": st.lists(st.text("ab*.[] :#'\"", min_size=1)),
-            "kind": st.text("abc:.-", min_size=1),
+            "kind": st.sampled_from(KINDS) | st.text("abc:.-").map("a:{}".format),
         },
     ).filter(bool)
 )
@@ -198,10 +202,33 @@ BAD_FILES = {
     "seed": ("seed: true", r"seed: expected a whole number from 0 on; found True"),
     "target": ("target: [a]", r"target: expected the name of an expert or a path; found \['a'\]"),
     "columns": ("columns: text", r"columns: expected names by role .*; found 'text'"),
-    "kind": ("kind: 1", r"kind: expected the kind of the tasks; found 1"),
+    "kind": ("kind: 1", r"kind: expected one of \['sequence-classification', 'causal-lm'\], or .*; found 1"),
+    "unknown kind": ("kind: casual-lm", r"kind: expected one of .*; found 'casual-lm'\. Did you mean 'causal-lm'\?"),
+    "dtype": ("dtype: float31", r"dtype: expected one of .*; found 'float31'\. Did you mean 'float"),
+    "tab": ("experts:\n\ta: b", r"expected valid YAML; found character 'tab' .*line 2, column 1\)\. Indent by spaces"),
+    "two documents": ("base: a\n---\nbase: b", r"expected valid YAML; found another document \(at line 2"),
+    "colon": (
+        "base: a: b",
+        r"expected valid YAML; found mapping values .*line 1, column 8\)\. Quote a text with a colon",
+    ),
+    "without end": ("base: " + 4000 * "[", r"expected valid YAML; found sections inside of each other without end"),
+    "open quote": ("base: 'a", r"expected valid YAML; found unexpected end .*\. Close the quotation mark"),
+    "a tag": ("base: !!python/object:os.system a", r"expected valid YAML; found could not determine a constructor"),
+    "an audit's": (
+        "model: a\ncomponents: {}",
+        r"expected keys among base.*; found model, components, of .* audit\. Run",
+    ),
+    "a recipe": (
+        "merge_method: ties\nmodels: []",
+        r"expected keys among .*; found merge_method, of a file for mergekit",
+    ),
+    "a recipe's key": ("base: a\nmerge_method: ties", r"merge_method: expected a key among .*Did you mean 'method'"),
     "not YAML": ("base: [", r"expected valid YAML; found .*line 1"),
-    "twice": ("base: a\nbase: b", r"expected valid YAML; found the key 'base' is given twice in .*line 1"),
-    "twice inside": ("experts:\n  a: b\n  a: c", r"expected valid YAML; found the key 'a' is given twice in .*line 2"),
+    "twice": ("base: a\nbase: b", r"expected valid YAML; found the key 'base' is given twice \(at line 2, column 1\)"),
+    "twice inside": (
+        "experts:\n  a: b\n  a: c",
+        r"expected valid YAML; found the key 'a' is given twice \(at line 3, column 3\)",
+    ),
     "empty file": ("", r"expected keys among base, .*; found nothing\. Begin with base: "),
     "a list": ("- base", r"expected keys among .*; found list"),
 }
@@ -224,13 +251,17 @@ def test_every_mistake_is_named(tmp_path: Path) -> None:
 
 def test_bad_toml_and_bad_places_are_refused(tmp_path: Path) -> None:
     refused = {
-        write(tmp_path, "base = ", "a.toml"): r"a\.toml: expected valid TOML; found Invalid value",
-        write(tmp_path, "a = 1\na = 2", "b.toml"): r"b\.toml: expected valid TOML",
+        write(
+            tmp_path, "base = x", "a.toml"
+        ): r"a\.toml: expected valid TOML; found Invalid value \(at line 1, column 8\)",
+        write(
+            tmp_path, "a = 1\na = 2\n", "b.toml"
+        ): r"b\.toml: expected valid TOML; found Cannot overwrite a value \(at line 2, .*Remove one of them",
         write(tmp_path, "{}", "a.json"): r"expected a configuration ending in \.yaml, \.yml, \.toml; found \.json",
         tmp_path / "none.yaml": r"none\.yaml: expected a configuration file; found No such file",
     }
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\xff")
-    refused[tmp_path / "bytes.yaml"] = r"bytes\.yaml: expected valid YAML"
+    refused[tmp_path / "bytes.yaml"] = r"bytes\.yaml: expected valid YAML; .*Save it as UTF-8"
     for path, message in refused.items():
         with pytest.raises(InputError, match=message):
             load_config(path)
@@ -240,6 +271,9 @@ def test_paths_that_lead_nowhere_are_refused(folder: Path) -> None:
     (folder / "mail.jsonl").unlink()
     config = load_config(write(folder, YAML))
     with pytest.raises(InputError, match=r"merge\.yaml: data\.mail: .* found 'mail\.jsonl': nothing at .*relative to"):
+        config.problem()
+    (folder / "mails.jsonl").touch()
+    with pytest.raises(InputError, match=r"data\.mail: .* nothing at .*\. Did you mean 'mails\.jsonl' there\?"):
         config.problem()
     with pytest.raises(InputError, match=r"base: expected a file or folder; found 'bert-base': nothing at"):
         load_config(write(folder, YAML.replace("models/base", "bert-base"))).models()

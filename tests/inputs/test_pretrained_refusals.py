@@ -142,6 +142,16 @@ def test_names_must_agree(folders: Path) -> None:
         load_problem(folders / "base", {"kind": folders / "kind"}, {"mood": folders / "mood.jsonl"})
 
 
+def test_models_in_memory_have_no_tokenizer_to_read_texts_with(folders: Path) -> None:
+    data = {"kind": folders / "kind.jsonl"}
+    for base, experts, key in (
+        (torch.nn.Tanh(), folders / "kind", "base"),
+        (folders / "base", torch.nn.Tanh(), "kind"),
+    ):
+        with pytest.raises(InputError, match=rf"{key}: expected a path.*found Tanh.*Task\.from_module"):
+            load_problem(base, {"kind": experts}, data)
+
+
 def save_tensors(folders: Path, **changes: torch.Tensor) -> dict[str, Path]:
     path = folders / "data.safetensors"
     save_file({"inputs": torch.tensor([[2, 5, 3], [2, 6, 3]]), "targets": torch.tensor([1, 0]), **changes}, path)

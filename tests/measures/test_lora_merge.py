@@ -297,7 +297,7 @@ def test_the_door(opened, tmp_path: Path) -> None:
     ):
         linear_lora_update(opened, {"z": 1})
     with pytest.raises(
-        InputError, match="adapter m: expected an AdapterCheckpoint or a folder; found MemoryCheckpoint"
+        InputError, match="adapter m: expected a LoRA adapter, as a folder or a model; found MemoryCheckpoint"
     ):
         linear_lora_update({"m": open_checkpoint(base)}, {"m": 1})
     with pytest.raises(CheckpointError, match="adapter_config"):

@@ -179,6 +179,7 @@ def refusals(folder):
         "some parameters whole": lambda: dx.spectral_norm(task, mixed),
         "a merge problem": lambda: dx.MergeProblem(params, {"a": params}, {"a": task}),
         "geometry": lambda: dx.geometry(params, {"a": params}),
+        "a cache": lambda: dict(of_audit(causal_lm("llama", num_hidden_layers=1), cache=folder / "cache")),
         "other weights": lambda: dx.shard_parameters(small_network(), weights=file),
         "no values": lambda: dx.shard_parameters(empty),
         "numbers": lambda: dx.shard_parameters(torch.nn.ParameterList([torch.tensor(1.0)])),

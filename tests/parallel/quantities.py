@@ -5,6 +5,7 @@ python -m tests.parallel.quantities FOLDER [FAULT]     in each process: stores w
 
 import os
 import sys
+import tempfile
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,14 +25,14 @@ def vector_like(params, seed):
     return {key: torch.randn(value.shape, generator=generator, dtype=value.dtype) for key, value in params.items()}
 
 
-def problem(batch_size):
-    """Three experts of a small network, their tasks of 11 examples each."""
+def problem(batch_size, names="abc", cache=None):
+    """Experts of a small network, their tasks of 11 examples each."""
     tasks, experts = {}, {}
-    for seed, name in enumerate("abc"):
+    for seed, name in enumerate(names):
         tasks[name], base = small_task(name, seed=seed, count=11, batch_size=batch_size)
         move = vector_like(base, seed)
         experts[name] = {key: value + 0.3 * move[key] for key, value in base.items()}
-    return dx.MergeProblem(base, experts, tasks)
+    return dx.MergeProblem(base, experts, tasks, cache=cache)
 
 
 def of_task(batch_size):
@@ -72,6 +73,16 @@ def of_problem(batch_size):
     yield "alignment", torch.cat([torch.tensor([*aligned.alphas, aligned.norm]).double(), aligned.gram.flatten()])
 
 
+def of_cache():
+    """Predictions with a folder of each process's own: what one process finds and another does not is measured."""
+    with tempfile.TemporaryDirectory() as folder:
+        for run in ("first", "second"):
+            for names in ("ab", "abc"):  # with three processes, two tasks are shared and three are dealt out
+                given = problem(4, names, folder)
+                for name, task in dx.predict_merge(given, 0.4).tasks.items():
+                    yield f"{run} run with a cache, {name} of {names}", torch.tensor([task.loss.value, task.loss.lower])
+
+
 def of_audit():
     """What is measured of a composition."""
     from tests.inputs.tiny_models import causal_lm  # slow to import, and not needed where a process is to fail
@@ -96,7 +107,7 @@ def quantities():
     for batch_size in (2, 16):  # six batches, and one
         for values in (of_task(batch_size), of_problem(batch_size)):
             found |= {f"{name}, batches of {batch_size}": value for name, value in values}
-    found |= dict(of_audit())
+    found |= dict(of_cache()) | dict(of_audit())
     return {name: torch.as_tensor(value, dtype=torch.float64) for name, value in found.items()}
 
 

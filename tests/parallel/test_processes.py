@@ -92,6 +92,7 @@ REFUSED = {
     "some parameters whole": "InputError: parameters: expected all of them in parts, or none; found ['2.bias'] whole",
     "a merge problem": "CheckpointError: base: 0.weight: expected a tensor that this process holds whole; found one",
     "geometry": "CheckpointError: base: 0.weight: expected a tensor that this process holds whole; found one held",
+    "a cache": "InputError: cache: expected a model that every process holds whole; found one held in parts",
     "other weights": "InputError: weights: expected the module's parameters, in their shapes; found none of that kind",
     "no values": "InputError: shard_parameters: expected tensors with values; found meta tensors: ",
     "numbers": "InputError: shard_parameters: expected parameters with rows; found numbers: ['0']",

@@ -99,3 +99,18 @@ def test_verdict_is_a_word():
 def test_undefined_is_a_word():
     text = rendered(samples.document())
     assert "undefined" in text and not re.search(r"\bnan\b", text)
+
+
+def test_long_names_are_broken_behind_their_dots():
+    names = [f"bert.encoder.layer.{i}.attention.self.query_and_key_together.weight" for i in range(3)]
+    cells = ["some words that take room", "and others that take as much"]
+    text = rendered(only(Table.of("t", ["Tensor", "One", "Two"], [[name, *cells] for name in names])))
+    parts = [line.split()[0] for line in text.splitlines() if re.match(r"[a-z_0-9.]+\.|weight", line)]
+    assert "".join(parts) == "".join(names), "parts of the names, in order"
+    assert len(parts) > len(names) and all(part.endswith((".", "weight")) for part in parts), parts
+
+
+def test_what_names_a_row_stays_on_a_line_where_there_is_room():
+    row = ["news, mail", *["a few words that wrap"] * 4]
+    text = rendered(only(Table.of("t", ["Pair", "One", "Two", "Three", "Four"], [row])))
+    assert "news, mail" in text

@@ -329,7 +329,7 @@ def test_outputs_that_are_not_one_vector_an_example_are_refused(shape):
 def test_outputs_that_are_not_finite_are_refused():
     problem = linear_problem(random_weights(0))
     problem.base["bias"][0] = math.inf
-    with pytest.raises(InputError, match="the outputs of the base are not all finite"):
+    with pytest.raises(InputError, match="expected finite numbers; outputs at the base are not"):
         output_relation(problem, "first", "second")
 
 
