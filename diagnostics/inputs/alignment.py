@@ -250,8 +250,10 @@ def assert_finite(checkpoint: Checkpoint) -> None:
 def _view(base: Checkpoint, experts: Mapping[str, Checkpoint]) -> tuple[dict[str, _Model], list[list[str]]]:
     """Every model, the base first, through names in common, and the groups of tied names behind them."""
     if not experts or BASE in experts:
-        found = "none" if not experts else f"one named {BASE!r}, which stands for the base itself"
-        raise InputError(f"expected experts by name; found {found}. Pass {{'my_task': expert}}.")
+        found = list(experts) or "none"
+        raise InputError(
+            f"experts: expected at least one, and none called {BASE!r}; found {found}. Pass them by other names."
+        )
     checkpoints = {BASE: base, **experts}
     groups = _tie_groups(base, checkpoints.values())
     models = {key: _Model(each, _common_names(each, groups)) for key, each in checkpoints.items()}

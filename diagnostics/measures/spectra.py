@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from diagnostics.errors import InputError
+from diagnostics.errors import InputError, require_one_of
 from diagnostics.inputs.tasks import Parameters, Task
 from diagnostics.measures.differences import DifferenceOperator
 from diagnostics.measures.hessian import HessianOperator
@@ -120,8 +120,7 @@ def spectral_norm(
         )
     if method != "lanczos" and upper_rtol is not None:
         raise InputError(f"upper_rtol: only method='lanczos' closes its upper end; found method={method!r}")
-    if products not in get_args(Products):
-        raise InputError(f"products: expected one of {list(get_args(Products))}; found {products!r}")
+    require_one_of("products", products, get_args(Products))
     hessian = (
         DifferenceOperator(task, params) if products == "differences" else HessianOperator(task, params, memory=memory)
     )

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from diagnostics import CheckpointError, geometry
+from diagnostics import CheckpointError, InputError, geometry
 from diagnostics.inputs.adapters import open_expert
 from diagnostics.inputs.alignment import align
 from diagnostics.inputs.checkpoints import FileCheckpoint, open_checkpoint
@@ -164,12 +164,16 @@ def test_a_file_that_is_cut_while_it_is_read_is_named(tmp_path, monkeypatch):
         geometry(tmp_path / "base.safetensors", {"a": path})
 
 
-def test_values_that_are_not_finite_stay_in_their_own_rows():
-    base = {"w": torch.zeros(3)}
-    bad, good = {"w": torch.tensor([math.nan, math.inf, 1.0])}, {"w": torch.tensor([1.0, 2.0, 2.0])}
-    found = geometry(base, {"bad": bad, "good": good})
-    assert found.gram[1, 1] == 9 and found.gram[0].isnan().all()
-    assert found.sign_conflict[0, 1] == 0 and found.signs.both.tolist() == [[2, 2], [2, 3]]
+def test_values_that_are_not_finite_stay_in_their_own_rows_and_are_refused():
+    bad, good = torch.tensor([math.nan, math.inf, 1.0]), torch.tensor([1.0, 2.0, 2.0])
+    models = {"base": torch.zeros(3), "bad": bad, "good": good}
+    opened = {name: open_checkpoint({"w": value}, label=name) for name, value in models.items()}
+    experts = {name: opened[name] for name in ("bad", "good")}
+    ((_, sums),) = streaming.stream_sums(opened, align(opened["base"], experts), 2)
+    assert sums.gram[1, 1] == 9 and sums.gram[0].isnan().all()
+    assert sums.signs.both.tolist() == [[2, 2], [2, 3]]
+    with pytest.raises(InputError, match=r"bad: expected finite values; found w: 1 NaN, 1 infinite of 3"):
+        geometry({"w": models["base"]}, {"bad": {"w": bad}, "good": {"w": good}})
 
 
 def test_an_empty_tensor_has_a_geometry_and_no_weight_in_the_floor():
