@@ -25,10 +25,9 @@ from diagnostics.commands.options import (
 )
 from diagnostics.commands.problem import build_problem
 from diagnostics.commands.terminal import Answer, Output
-from diagnostics.errors import InputError
+from diagnostics.errors import InputError, require_share
 from diagnostics.inputs.config import RunConfig
-from diagnostics.inputs.documents import nearest
-from diagnostics.measures.merge_methods import MERGE_METHODS, merged_update
+from diagnostics.measures.merge_methods import merged_update
 from diagnostics.report.prediction_section import prediction_headline, prediction_section
 from diagnostics.report.wording import merge_label
 from diagnostics.results import Verdict
@@ -87,8 +86,7 @@ def predict_command(
     config = load_run(file, data, output.notes).placed(device, dtype, cache)
     merge = config.merge(parse_coefficients(coefficients))
     allowed = config.tolerance if tolerance is None else tolerance
-    if not 0 <= allowed < 1:
-        raise InputError(f"--tolerance: expected a share from 0 to below 1; found {allowed}. Write 0.1 for 10%.")
+    require_share("--tolerance", allowed)
     _check_method(file, config, merge)
     with output.working() as progress:
         problem = build_problem(config, output, progress)
@@ -107,5 +105,4 @@ def _check_method(file: Path, config: RunConfig, merge: Mapping[str, float]) -> 
     try:
         merged_update({name: {} for name in merge}, merge, **config.settings)
     except InputError as error:
-        near = nearest(config.method, MERGE_METHODS) if config.method not in MERGE_METHODS else ""
-        raise InputError(f"{file}: {error} {near}".strip()) from error
+        raise InputError(f"{file}: {error}") from error
