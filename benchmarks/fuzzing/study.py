@@ -38,7 +38,7 @@ from diagnostics.inputs.texts import is_text
 from diagnostics.report.json import write_json
 
 RESULTS = Path(__file__).parent.parent / "results" / "fuzzing.json"
-INPUTS, QUICK = 8_000, 60
+INPUTS, QUICK = 8_000, 40
 SECONDS, MEMORY = 5, 1 << 30
 JOBS = 2
 
