@@ -10,11 +10,10 @@ import typer
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import diagnostics
-from diagnostics import derivations, testing, training
 from diagnostics.cli import app
 from tools import notebook_pages
 from tools.docstrings import docstring, plain
-from tools.reference import GROUPS, group_of, pages
+from tools.reference import GROUPS, MODULES, group_of, pages
 
 PAGES = pages()
 NAMES = {name: getattr(diagnostics, name) for name in diagnostics.__all__}
@@ -40,10 +39,21 @@ def test_every_public_name_has_an_entry(name):
     assert f"| [`{name}`]" in PAGES["index"]
 
 
+def test_a_signature_is_that_of_the_source():
+    assert "\n    form: str = 'paper',\n) -> Tensor\n" in entry("measures", "orthoreg_penalty")
+    assert "Task(\n    name: str,\n    loss: Loss,\n    batches: Iterable[Any],\n    *,\n" in entry("tasks", "Task")
+    assert "\n    **settings: Any,\n) -> MergePrediction\n" in entry("predictions", "predict_merge")
+    assert "gradient(task: Task, params: Parameters) -> tuple[float, dict[str, Tensor]]\n" in entry(
+        "measures", "gradient"
+    )
+    assert [name for name, page in PAGES.items() if " at 0x" in page] == []
+
+
 def test_every_page_has_something_and_every_module_a_page_of_its_own():
     assert [group for group in GROUPS if "## `" not in PAGES[group]] == []
-    for module, page in ((derivations, "derivations"), (testing, "testing"), (training, "training")):
-        assert [name for name in module.__all__ if f"## `{name}`" not in PAGES[page]] == []
+    for module in MODULES:
+        page = PAGES[module.__name__.rpartition(".")[2]]
+        assert [name for name in module.__all__ if f"## `{name}`" not in page] == []
 
 
 def test_methods_and_the_makers_of_a_result_are_told():
@@ -52,11 +62,14 @@ def test_methods_and_the_makers_of_a_result_are_told():
     assert "`EXACT` = 'exact'" in entry("results", "Status")
 
 
-def test_every_command_and_option_is_listed():
-    for name, command in typer.main.get_command(app).commands.items():
-        text = entry("command_line", f"diagnostics {name}")
-        options = [each.opts[0] for each in command.params if each.param_type_name == "option"]
-        assert [option for option in options if f"| `{option}" not in text] == []
+@pytest.mark.parametrize("name", list(typer.main.get_command(app).commands))
+def test_every_command_and_option_is_listed(name):
+    group = typer.main.get_command(app)
+    command = group.resolve_command(typer.Context(group), [name])[1]
+    text = entry("command_line", f"diagnostics {name}")
+    options = [each.opts[0] for each in command.params if each.param_type_name == "option"]
+    assert [option for option in options if f"| `{option}" not in text] == []
+    assert "| `--quiet, -q` |" in text and f"```text\ndiagnostics {name}" in text
 
 
 def test_markup_in_docstrings_is_shown_as_it_is():

@@ -21,7 +21,7 @@ from diagnostics.cli import app
 from diagnostics.results import Result
 from tools.docstrings import docstring, first_sentence, plain
 
-__all__ = ["on_files", "pages"]
+__all__ = ["GROUPS", "MODULES", "group_of", "on_files", "pages"]
 
 # Pages in order: a title, an introduction, and beginnings of modules' names; the first that fits has the name.
 GROUPS = {
@@ -46,6 +46,8 @@ GROUPS = {
     "bases": ("Task-vector bases", "Groups of task vectors.", ("bases",)),
     "results": ("Results, errors, processes", "What is common to all results.", ("",)),
 }
+# Modules with a page of their own.
+MODULES = (derivations, testing, training)
 # Functions that return bounds live beside the other verdicts.
 _MOVED = {"verdicts.loss_gaps": "bounds"}
 _SIGNATURE_WIDTH = 88
@@ -68,10 +70,9 @@ def pages() -> dict[str, str]:
     written = {"index": _index(grouped)}
     for group, (title, about, _) in GROUPS.items():
         written[group] = _page(f"{title}\n\n{about}", grouped[group], items)
-    for module in (derivations, testing, training):
-        title = module.__name__
+    for module in MODULES:
         own = {name: getattr(module, name) for name in module.__all__}
-        written[title.rpartition(".")[2]] = _page(f"{title}\n\n{docstring(module)}", own, items | own)
+        written[_last(module)] = _page(f"{module.__name__}\n\n{docstring(module)}", own, items | own)
     return written | {"command_line": _command_line()}
 
 
@@ -97,8 +98,7 @@ def _index(grouped: dict[str, dict[str, Any]]) -> str:
         "T is the number of experts, d the number of shared parameters. A shape stands in brackets, [T, T]; numbers in "
         "results are Python floats or float64 tensors on the CPU. A number in parentheses, (2.1), is a formula of the "
         "[theory](../explanation/derivations.md). The commands are on [a page of their own](command_line.md), and so "
-        "are [`diagnostics.derivations`](derivations.md), [`diagnostics.testing`](testing.md) and "
-        "[`diagnostics.training`](training.md).",
+        f"are {', '.join(f'[`{module.__name__}`]({_last(module)}.md)' for module in MODULES)}.",
     ]
     for group, (title, _, _) in GROUPS.items():
         lines += ["", f"## {title}", "", "| name | what it is |", "| --- | --- |"]
@@ -107,6 +107,11 @@ def _index(grouped: dict[str, dict[str, Any]]) -> str:
             for name, item in grouped[group].items()
         ]
     return "\n".join(lines) + "\n"
+
+
+def _last(module: ModuleType) -> str:
+    """The last part of a module's name."""
+    return module.__name__.rpartition(".")[2]
 
 
 def anchor(name: str) -> str:
@@ -185,33 +190,52 @@ def _methods(item: type) -> Iterator[str]:
 def _signature(name: str, item: Any) -> str:
     """How it is called, one argument a line where it is long."""
     found = inspect.signature(item)
-    arguments = [each for each in found.parameters.values() if each.name != "self"]
-    text = str(found.replace(parameters=arguments)).replace("'", "").replace("~", "")
-    if len(name) + len(text) > _SIGNATURE_WIDTH and arguments:
-        text = _wrapped(arguments, found.return_annotation)
-    return f"```text\n{name}{text}\n```"
-
-
-def _wrapped(arguments: list[inspect.Parameter], returned: Any) -> str:
-    """A signature over several lines."""
-    lines, starred = [], False
-    for each in arguments:
+    parts, starred = [], False
+    for each in found.parameters.values():
+        if each.name == "self":
+            continue
         if each.kind is each.KEYWORD_ONLY and not starred:
-            lines.append("    *,")
-            starred = True
-        starred = starred or each.kind is each.VAR_POSITIONAL
-        lines.append(f"    {each},".replace("'", ""))
-    arrow = "" if returned is inspect.Signature.empty else f" -> {returned}".replace("'", "")
-    return "\n".join(["(", *lines, f"){arrow}"])
+            parts.append("*")
+        starred = starred or each.kind in {each.KEYWORD_ONLY, each.VAR_POSITIONAL}
+        parts.append(_argument(each))
+    returned = "" if inspect.isclass(item) else f" -> {_annotation(found.return_annotation)}"
+    text = f"{name}({', '.join(parts)}){returned}"
+    if len(text) > _SIGNATURE_WIDTH:
+        text = "\n".join([f"{name}(", *(f"    {part}," for part in parts), f"){returned}"])
+    return f"```text\n{text}\n```"
+
+
+def _argument(each: inspect.Parameter) -> str:
+    """An argument as the source has it."""
+    star = {each.VAR_POSITIONAL: "*", each.VAR_KEYWORD: "**"}.get(each.kind, "")
+    noted = "" if each.annotation is each.empty else f": {_annotation(each.annotation)}"
+    # A function as a default would show where in memory it is.
+    shown = "…" if inspect.isfunction(each.default) else repr(each.default)
+    usual = "" if each.default is each.empty else f" = {shown}"
+    return f"{star}{each.name}{noted}{usual}"
+
+
+def _annotation(annotation: Any) -> str:
+    """A type as the source has it: modules with postponed annotations hold them as text."""
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
 
 def _command_line() -> str:
     """Every command with its arguments and options, as the program itself knows them."""
     lines = ["# Commands", "", "Every command has `--help`, with examples of what it takes.", ""]
-    group = typer.main.get_command(app)
+    group: Any = typer.main.get_command(app)
+    context = typer.Context(group)
     lines += [f"{plain(group.epilog or '')}", "", *_options(group)]
-    for name, command in sorted(getattr(group, "commands", {}).items()):
-        lines += ["", f"## `diagnostics {name}`", "", *_help(command.help or ""), "", *_options(command)]
+    for name in group.list_commands(context):
+        # Commands are imported when they are asked for, with help that is escaped for rich.
+        _, command, _ = group.resolve_command(context, [name])
+        lines += [
+            "",
+            f"## `diagnostics {name}`",
+            "",
+            *_help((command.help or "").replace("\\[", "[")),
+            *_options(command),
+        ]
     return "\n".join(lines) + "\n"
 
 

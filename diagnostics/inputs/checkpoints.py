@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from diagnostics.inputs.live_models import LiveAdapter, has_adapters, untouched_parameters
+from diagnostics.inputs.parts import is_part
 from diagnostics.inputs.tensor_files import (
     AGAIN,
     CONVERT,
@@ -274,6 +275,9 @@ def _check_mapping(tensors: Mapping[str, Tensor], label: str) -> None:
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             found = f"{type(name).__name__} {name!r}: {type(tensor).__name__}"
             refuse(label, "names and tensors", found, "Pass dict(model.named_parameters()).")
+        if is_part(tensor):
+            remedy = "Pass the folder, or whole tensors (value.full_tensor()), to compare or merge models."
+            refuse(f"{label}: {name}", "a tensor that this process holds whole", "one held in parts (DTensor)", remedy)
         if tensor.is_meta or tensor.layout is not torch.strided:
             found = "a meta tensor, without values" if tensor.is_meta else f"layout {tensor.layout}"
             refuse(f"{label}: {name}", "a dense tensor", found, "Load the weights, dense, first.")

@@ -15,6 +15,7 @@ from diagnostics.inputs.tasks import Parameters, Task
 from diagnostics.measures.differences import DifferenceOperator
 from diagnostics.measures.hessian import HessianOperator
 from diagnostics.measures.lanczos import Spectrum, lanczos, power_iteration
+from diagnostics.measures.space import Space
 from diagnostics.measures.vectors import flatten
 from diagnostics.results import Result, Status
 
@@ -124,11 +125,14 @@ def spectral_norm(
         DifferenceOperator(task, params) if products == "differences" else HessianOperator(task, params, memory=memory)
     )
     flat = hessian.gradient
-    noise = torch.randn(flat.shape, generator=torch.Generator().manual_seed(seed), dtype=flat.dtype).to(flat.device)
+    space = Space.of(params)
+    generator = torch.Generator().manual_seed(seed)
+    noise = space.drawn(lambda count: torch.randn(count, generator=generator, dtype=flat.dtype)).to(flat.device)
     direction = None if start is None else flatten({name: start[name] for name in params}).to(flat)
     # What differences add to the residual has to fit into the tolerance too.
     aim = rtol if products == "exact" else 0.75 * rtol
     options: dict[str, Any] = {"start": direction, "rtol": aim, "max_products": max_products, "confidence": confidence}
+    options["space"] = space
     options |= {"upper_rtol": upper_rtol} if method == "lanczos" else {}
     found, error = _METHODS[method](hessian, noise, **options), 0.0
     if isinstance(hessian, DifferenceOperator):

@@ -1,7 +1,9 @@
 """The streamed geometry against a plain float64 definition that holds everything at once."""
 
 import math
+import pathlib
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from tests.inputs.test_checkpoints import write_shards
 from tests.measures.test_factors import model, save_adapter
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.float8_e4m3fn)
+OPEN = Path("/proc/self/fd")
 SHAPES = ((), (0, 3), (1,), (5, 7), (200,), (13, 11), (3, 64))
 
 
@@ -130,6 +133,23 @@ def test_a_file_is_read_once_in_parts_that_fit_a_block(tmp_path, monkeypatch):
 def test_memory_of_a_thread_does_not_grow_with_the_number_of_models(models):
     space = streaming._Workspace(models)
     assert space.numbers.nbytes <= 8 << 20 and space.flags.nbytes <= 3 << 20 and space.bytes.nbytes <= 1 << 20
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/fd").is_dir(), reason="open files are counted as Linux lists them")
+@pytest.mark.parametrize(("most", "allowed"), [(8, 8), (2, 4)])
+def test_few_files_are_open_at_a_time(tmp_path, monkeypatch, most, allowed):
+    """Small tensors end as soon as they are begun: there could be as many open as there are threads, twice."""
+    paths = [tmp_path / f"{number}.safetensors" for number in range(4)]
+    for number, path in enumerate(paths):
+        save_file({f"t{place:02}": torch.full((3,), float(number)) for place in range(30)}, path)
+    monkeypatch.setattr(streaming, "_FILES", most)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    opened = {name: open_checkpoint(path) for name, path in zip(("base", "a", "b", "c"), paths, strict=True)}
+    alignment = align(opened["base"], {name: opened[name] for name in "abc"})
+    before, seen = len(list(OPEN.iterdir())), []
+    for _ in streaming.stream_sums(opened, alignment, 3):
+        seen.append(len(list(OPEN.iterdir())) - before)
+    assert len(seen) == 30 and max(seen) <= allowed, f"{max(seen)} files of 4 models are open"
 
 
 def test_a_file_that_is_cut_while_it_is_read_is_named(tmp_path, monkeypatch):
