@@ -26,10 +26,9 @@ from diagnostics.commands.options import (
 )
 from diagnostics.commands.problem import build_problem
 from diagnostics.commands.terminal import Answer, Output
-from diagnostics.errors import InputError
+from diagnostics.errors import InputError, require_share
 from diagnostics.inputs.config import RunConfig
-from diagnostics.inputs.documents import nearest
-from diagnostics.measures.merge_methods import MERGE_METHODS, merged_update
+from diagnostics.measures.merge_methods import merged_update
 from diagnostics.report.prediction_section import prediction_headline, prediction_section
 from diagnostics.report.wording import merge_label
 from diagnostics.results import Verdict
@@ -88,6 +87,7 @@ def predict_command(
     config = load_run(file, data, output.notes).placed(device, dtype, cache)
     merge = config.merge(parse_coefficients(coefficients))
     allowed = config.tolerance if tolerance is None else tolerance
+    require_share("--tolerance", allowed)
     check_method(file, config, merge)
     with output.working() as progress:
         problem = build_problem(config, output, progress)
@@ -128,5 +128,4 @@ def check_method(file: Path, config: RunConfig, merge: Mapping[str, float]) -> N
     try:
         merged_update({name: {} for name in merge}, merge, **config.settings)
     except InputError as error:
-        near = nearest(config.method, MERGE_METHODS) if config.method not in MERGE_METHODS else ""
-        raise InputError(f"{file}: {error} {near}".strip()) from error
+        raise InputError(f"{file}: {error}") from error
