@@ -1,10 +1,11 @@
 """Small files beside what a benchmark has made: what it was made of, written so that no reader sees half of one."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from diagnostics.inputs.files import replace_file
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -20,6 +21,4 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
 def replace(path: Path, write: Callable[[Path], Any]) -> None:
     """Write under a temporary name and move in place: a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    write(temporary)
-    temporary.replace(path)
+    replace_file(path, write)

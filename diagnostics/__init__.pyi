@@ -28,6 +28,7 @@ from .inputs.live_models import peft_adapters as peft_adapters
 from .inputs.problem import MergeProblem as MergeProblem
 from .inputs.recipes import Recipe as Recipe
 from .inputs.recipes import read_recipe as read_recipe
+from .inputs.shards import shard_parameters as shard_parameters
 from .inputs.tasks import Task as Task
 from .measures.curvature import gradient as gradient
 from .measures.curvature import hessian_vector_product as hessian_vector_product

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from diagnostics.commands.group import Commands
+from diagnostics.commands.interrupts import interruptible
 from diagnostics.report.provenance import versions
 
 # What each command does; commands/NAME.py says the rest. Nothing else is imported to show this list.
@@ -31,7 +32,8 @@ app = typer.Typer(
     cls=Commands,
     name="diagnostics",
     help="Predict whether a task-arithmetic merge will work, and measure why.",
-    epilog="Exit status: 0 answered, 1 the answer is no, 2 the input is wrong, 3 a fault of this program.",
+    epilog="Exit status: 0 answered, 1 the answer is no, 2 the input is wrong, 3 a fault of this program, "
+    "130 or 143 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -63,9 +65,10 @@ for _name, _summary in _SUMMARIES.items():
 
 
 def main() -> None:
-    """Run the command line; a fault of the program must not look like the answer no."""
+    """Run the command line; neither a fault of the program nor an interrupt may look like the answer no."""
     try:
-        app()
+        with interruptible():
+            app()
     except Exception:
         traceback.print_exc()
         sys.exit(3)

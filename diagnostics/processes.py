@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -35,6 +35,7 @@ class Team:
         rank: This process's number, from 0.
         size: How many there are.
         group: Their group, where there are several.
+        outer: The team whose work this process does a part of by itself.
 
     Example:
         >>> list(Team(rank=1, size=3).mine("abcdef"))
@@ -46,6 +47,7 @@ class Team:
     rank: int = 0
     size: int = 1
     group: Any = None
+    outer: Team | None = None
 
     def mine(self, items: Iterable[T]) -> Iterator[T]:
         """Return the items that this process works on: every ``size``-th.
@@ -122,7 +124,7 @@ class Team:
         if self.size == 1:
             return work()
         failure: Exception | None = None
-        token = _TEAM.set(ALONE)  # what the work calls must not wait for the others
+        token = _TEAM.set(replace(ALONE, outer=self))  # what the work calls must not wait for the others
         try:
             result = work()
         except Exception as error:

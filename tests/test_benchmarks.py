@@ -16,6 +16,8 @@ from benchmarks import (
     method_predictions,
     minilm_bounds,
     orthogonality,
+    peak_memory,
+    plan_1b,
     update_structure,
 )
 from benchmarks.bases import arithmetic as bases_arithmetic
@@ -27,6 +29,8 @@ from benchmarks.prediction import methods as prediction_methods
 from benchmarks.prediction import study as prediction_study
 from benchmarks.prediction.plan import GROUPS, merges
 from benchmarks.prediction.study import OURS
+from diagnostics.measures.hessian import differentiable_twice
+from diagnostics.measures.memory import SavedBytes
 from diagnostics.measures.outputs import OutputTable
 
 
@@ -70,6 +74,40 @@ def test_the_plain_loop_that_a_geometry_is_timed_against_finds_the_same(tmp_path
     found = dx.geometry(paths[0], paths[1:]).gram
     assert torch.allclose(found, torch.from_numpy(geometry_streaming.loop_plainly(paths)), rtol=1e-12)
     assert paths[9].samefile(paths[1]) and not paths[2].samefile(paths[1])
+
+
+def test_peak_memory_dry_run(capsys):
+    peak_memory.main(["--quick"])
+    printed = capsys.readouterr().out
+    assert "as the model grows" in " ".join(printed.split()) and "gradient" in printed
+
+
+def test_plan_of_a_billion_parameters_dry_run(capsys):
+    plan_1b.main(["--quick"])
+    printed = capsys.readouterr().out
+    assert "A plan" in printed and "product, graph kept" in printed
+
+
+def test_counted_operations_are_those_of_the_matrix_products():
+    """A forward pass multiplies every weight of a matrix twice a token, and scores with values once more a pair."""
+    config, tokens = peak_memory.config(16), 8
+    counted = plan_1b.count(config, tokens, torch.float32)
+    matrices = counted["parameters"] - 512 * 16 - (2 * 4 + 1) * 16  # without embedding and norms
+    scores = 4 * 2 * 2 * tokens * tokens * 16  # layers, scores and values
+    assert counted["flops"]["forward"] == 2 * tokens * matrices + scores
+    for name, passes in (("gradient", 3), ("product, graph kept", 6), ("derivative along one direction", 3)):
+        assert counted["flops"][name] == pytest.approx(passes * counted["flops"]["forward"], rel=0.15), name
+
+
+def test_bytes_of_graphs_on_the_meta_device_are_those_of_a_real_model():
+    """Counted by another hook, on tensors that have values."""
+    config = peak_memory.config(16)
+    counted = plan_1b.count(config, 8, torch.float32)
+    real = plan_1b.Counted(config, 8, torch.float32, "cpu")
+    with SavedBytes(real.params.values()) as saved, differentiable_twice():
+        held = real.loss(real.params)
+    assert saved.total > 0 and held.requires_grad
+    assert counted["graph"] == pytest.approx(saved.total, rel=0.05)
 
 
 def test_composition_study_dry_run(capsys):

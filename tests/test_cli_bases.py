@@ -89,11 +89,11 @@ def test_earlier_checkpoints_are_held_against_the_last(files: Path) -> None:
     [
         ((PATHS[0],), "expected one configuration, or BASE and at least one EXPERT"),
         ((*PATHS, "--merge", "average"), "expected one of mean"),
-        ((*PATHS, "--merge", "fisher"), "fisher needs data"),
+        ((*PATHS, "--merge", "fisher"), "expected data beside fisher"),
         ((*PATHS, "--density", 0.5), "every entry is kept"),
         ((*PATHS, "--out", "e0.safetensors"), "found the file e0.safetensors"),
         ((*PATHS, "-k", 9), "expected at most 6"),
-        ((*PATHS, "base.safetensors"), "may be called 'base'"),
+        ((*PATHS, "base.safetensors"), "none called 'base'"),
     ],
 )
 def test_wrong_input_has_status_2(arguments: tuple, message: str) -> None:

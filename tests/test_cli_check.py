@@ -104,7 +104,7 @@ BAD = {
     "one path": (("base.safetensors",), "check: expected one configuration, or BASE and at least one EXPERT"),
     "two configurations": (("merge.yaml", "merge.yaml"), "check: expected one configuration, or BASE and"),
     "no file": (("base.safetensors", "none"), "none: expected a safetensors file or a model folder; found nothing"),
-    "same names": (("base.safetensors", "news.safetensors", "./news.safetensors"), "two experts have the same name"),
+    "same names": (("base.safetensors", "news.safetensors", "./news.safetensors"), "whose last parts differ"),
     "private": (("merge.yaml", "--private", "haed.*"), "private: expected names of tensors; 'haed.*' matches none"),
 }
 

@@ -1,5 +1,6 @@
 """The init command: from model folders to a prediction in two commands, without overwriting anything."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from typer.testing import CliRunner, Result
 
 from diagnostics import cli
 from diagnostics.inputs.config import load_config
-from tests.inputs.tiny_models import write_folders
+from tests.inputs.tiny_models import causal_lm, moved, with_lora, word_tokenizer, write_folders
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +86,18 @@ def test_wrong_input_has_status_2(name: str, tmp_path: Path) -> None:
     result = answered(run("init", "base", "kind", *options, *where), 2)
     assert message in result.stderr and result.stdout == ""
     assert not (tmp_path / "merge.yaml").exists()
+
+
+def test_language_models_with_an_adapter_and_other_keys(tmp_path: Path) -> None:
+    words = ["<s>", "2", "3", "plus", "is", "4", "5"]
+    causal_lm("llama").save_pretrained(tmp_path / "base")
+    word_tokenizer(words).save_pretrained(tmp_path / "base")
+    moved(causal_lm("llama"), 1).save_pretrained(tmp_path / "sums")
+    with_lora(causal_lm("llama")).save_pretrained(tmp_path / "chat")
+    for name in ("sums", "chat"):
+        rows = [{"prompt": "2 plus 2 is", "answer": " 4"}, {"prompt": "2 plus 3 is", "answer": " 5"}]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    file = tmp_path / "merge.yaml"
+    shown = answered(run("init", tmp_path / "base", tmp_path / "sums", tmp_path / "chat", "--out", file)).stdout
+    assert "causal-lm" in shown and "x: prompt, y: answer" in shown
+    answered(run("predict", file, "--fail-on", "never", "--quiet"))

@@ -78,7 +78,7 @@ def test_a_terminal_shows_a_bar_where_the_share_is_known() -> None:
     assert "reading [bold]news[/bold]" in text, "a name is no markup"
     lines = text.replace("\r", "\n").splitlines()
     assert any("measuring" in line and "25%" in line and "━" in line for line in lines)
-    assert any("comparing a and c" in line and "50%" in line for line in lines)
+    assert any("comparing a and c" in line and "50%" in line and "left" in line for line in lines)
     assert not any("reading" in line and "%" in line for line in lines), "no bar without a share"
 
 

@@ -65,6 +65,12 @@ def test_the_merge_that_is_recommended_keeps_what_the_one_that_is_doubted_loses(
     assert len(kept) == 4 and min(kept[2:]) >= 0.9 > kept[1]
 
 
+@pytest.mark.parametrize(("command", "status"), [("diagnostics check a b", 2), ("python evaluate.py", 1)])
+def test_a_command_that_fails_is_no_page(command, status, tmp_path):
+    with pytest.raises(RuntimeError, match=f"{command} ended with exit status {status}"):
+        walkthrough._block(walkthrough.Run(command, status, "Error"), tmp_path, 0)
+
+
 def test_paths_and_times_of_a_run_are_not_on_the_page(tmp_path):
     output = f"read {tmp_path}/models  \nin 216 seconds on\n\n"
     assert list(walkthrough._normal(output, tmp_path)) == ["read ./models", "in … seconds on"]

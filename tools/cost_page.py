@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks import peak_memory, plan_1b
 from diagnostics.measures.outputs import cost_of, design
 from diagnostics.verdicts.surrogate import NODES
 
@@ -44,7 +45,36 @@ def page() -> str:
         summary=_summary(stored),
         graph=f"{texts['graph bytes'] / 2**20:.0f} MiB for these 32 texts",
         memory=_geometry(),
+        peaks=_peaks(),
+        **_plan(),
     )
+
+
+def _peaks() -> str:
+    """Peaks of processes, a table after its title."""
+    stored = json.loads((RESULTS / "peak_memory.json").read_text())
+    found = [f"{title}:\n\n{_table(rows)}" for title, rows in peak_memory.tables(stored).items()]
+    words = "Copies are vectors as long as the model, by the growth of a peak from the middle size to the largest."
+    return "\n\n".join([found[0], words, *found[1:]])
+
+
+def _plan() -> dict[str, Any]:
+    """What is said of a model of a billion parameters."""
+    stored = json.loads((RESULTS / "plan_1b.json").read_text())
+    one, plan, speed, counted = map(_table, plan_1b.tables(stored).values())
+    work, parameters = stored["work"], stored["counted"]["bf16"]["parameters"]
+    return {
+        **{"one": one, "plan": plan, "speed": speed, "counted": counted, "billion": f"{parameters:,}"},
+        **{name: work[name] for name in ("tokens", "batch", "products", "experts")},
+        **{"examples_": work["examples"], "vector": 4 * parameters / 1e9},
+        "read": 2 * parameters * (work["experts"] + 1) / 1e9,
+    }
+
+
+def _table(rows: list[list[str]]) -> str:
+    """Rows of cells, the first of them headings."""
+    ruled = [rows[0], ["---", *("---:" for _ in rows[0][1:])], *rows[1:]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in ruled)
 
 
 def _design(count: int) -> list[Any]:

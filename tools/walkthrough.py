@@ -25,8 +25,6 @@ PAGE = ROOT / "docs" / "walkthrough.md"
 TEMPLATE = Path(__file__).parent / "walkthrough.template.md"
 EVALUATION = Path(__file__).parent / "walkthrough_evaluation.py"
 
-_STATUS = {0: "answered", 1: "the answer is no"}
-
 
 class Run(NamedTuple):
     """A command that was carried out.
@@ -119,11 +117,13 @@ def _shown(line: str, folder: Path, runner: Runner) -> str:
 
 
 def _block(run: Run, folder: Path, shown: int) -> str:
-    """A command and what it printed, or the first lines of that and how many more there are."""
+    """A command and what it printed, or the first lines of that and how many more there are; no is an answer too."""
     lines = list(_normal(run.output, folder))
     if shown and len(lines) > shown:
         lines = [*lines[:shown], f"… {len(lines) - shown} more lines"]
-    status = f"\n\nExit status {run.status}: {_STATUS[run.status]}." if run.command.startswith("diagnostics ") else ""
+    if run.status > run.command.startswith("diagnostics "):
+        raise RuntimeError(f"{run.command} ended with exit status {run.status}:\n{run.output}")
+    status = "\n\nExit status 1: the answer is no." if run.status else ""
     return "\n".join(["```console", f"$ {run.command}", *lines, f"```{status}"])
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diagnostics.bases.bases import Bases, cosine_of, rows_of
 from diagnostics.bases.merging import merge_vectors
-from diagnostics.errors import InputError
+from diagnostics.errors import InputError, require_one_of
 from diagnostics.inputs.adapters import open_expert
 from diagnostics.inputs.checkpoints import Source, open_checkpoint
 from diagnostics.inputs.problem import Coefficients, chosen_coefficients
@@ -111,8 +111,7 @@ def generalised(bases: Bases, target: Source, coefficient: float, use: str) -> d
         >>> [round(value, 4) for value in bases.generalise(target, use="span")["w"].tolist()]
         [0.6, 0.8, 0.0]
     """
-    if use not in _USES:
-        raise InputError(f"use: expected one of {', '.join(_USES)}; found {use!r}.")
+    require_one_of("use", use, _USES)
     factor, vector = _finite(coefficient), opened(bases, target)
     found = cosines(bases, vector)
     similar = [name for name, value in found.items() if value >= bases.threshold]

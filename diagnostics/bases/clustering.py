@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -326,6 +327,7 @@ def _ordered(groups: Sequence[tuple[int, ...]]) -> Groups:
 
 def _sklearn() -> ModuleType:
     """scikit-learn's clustering, which only this needs."""
+    state = random.getstate()  # importing it draws from the generator of the whole program
     try:
         from sklearn import cluster
     except ImportError as error:
@@ -333,4 +335,6 @@ def _sklearn() -> ModuleType:
             f"task-vector bases need scikit-learn, which cannot be imported ({error}). Install it with: "
             "pip install 'task-arithmetic-diagnostics[bases]'"
         ) from error
+    finally:
+        random.setstate(state)
     return cluster

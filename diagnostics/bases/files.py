@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from diagnostics.bases.bases import Bases
 from diagnostics.bases.build import memory_of, similarities
 from diagnostics.errors import InputError
 from diagnostics.inputs.checkpoints import Source, load_parameters, open_checkpoint, read_json
-from diagnostics.inputs.files import write_atomic, write_tensors
+from diagnostics.inputs.files import replaced_together
 from diagnostics.inputs.task_vectors import TaskVectors
+from diagnostics.inputs.texts import user_path
 from diagnostics.results import plain
 
 __all__ = ["INDEX", "load_bases", "save_bases"]
@@ -24,10 +27,26 @@ _FORMAT = 1
 _AGAIN = "Save the bases again with Bases.save(folder) or `diagnostics bases … --out`."
 
 
+class _Index(BaseModel):
+    """What the index of a folder says."""
+
+    model_config = ConfigDict(strict=True)
+
+    format: Literal[1]
+    names: list[str]
+    # A basis lies in a file of its name, in this folder and nowhere else.
+    clusters: Annotated[dict[Annotated[str, Field(pattern=r"^[\w.-]{1,100}$")], list[str]], Field(min_length=1)]
+    merge: str
+    density: float | None = None
+    threshold: float
+    similarity: list[list[float | None]]
+    notes: list[str]
+
+
 def save_bases(bases: Bases, folder: str | Path) -> Path:
     """Write bases to a folder; see :meth:`Bases.save`.
 
-    The index is written last: a folder with an index is complete.
+    What was in the folder is replaced when all is written; the index comes last: a folder with an index is complete.
 
     Args:
         bases: The bases.
@@ -39,15 +58,7 @@ def save_bases(bases: Bases, folder: str | Path) -> Path:
     Raises:
         InputError: If it cannot be written in.
     """
-    home = Path(folder).expanduser()
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        (home / INDEX).unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write {home}: {error.strerror}; free or choose another folder") from error
-    for name, vector in bases.vectors.items():
-        members = json.dumps(bases.members[name])
-        write_tensors(home / f"{name}.safetensors", vector, {"format": "pt", "experts": members, "merge": bases.merge})
+    home = user_path(folder)
     about = {
         "format": _FORMAT,
         "names": bases.names,
@@ -58,7 +69,12 @@ def save_bases(bases: Bases, folder: str | Path) -> Path:
         "similarity": bases.similarity,
         "notes": bases.notes,
     }
-    write_atomic(home / INDEX, json.dumps(plain(about), indent=2, allow_nan=False) + "\n")
+    with replaced_together(home, last=INDEX) as drafts:
+        for name, vector in bases.vectors.items():
+            members = json.dumps(bases.members[name])
+            dense = {key: value.detach().contiguous() for key, value in vector.items()}
+            save_file(dense, drafts / f"{name}.safetensors", {"format": "pt", "experts": members, "merge": bases.merge})
+        (drafts / INDEX).write_text(json.dumps(plain(about), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return home
 
 
@@ -86,32 +102,32 @@ def load_bases(folder: str | Path, base: Source) -> Bases:
         ...     load_bases(home, {"w": torch.ones(2)}).add()["w"].tolist()
         [1.5, 1.5]
     """
-    home = Path(folder).expanduser()
+    home = user_path(folder)
     if not (home / INDEX).is_file():
         raise InputError(f"{home}: expected a folder of bases with {INDEX}; found none. {_AGAIN}")
-    about = _checked(home / INDEX, read_json(home / INDEX))
-    vectors = {name: load_parameters(home / f"{name}.safetensors") for name in about["clusters"]}
+    about = _checked(home / INDEX)
+    vectors = {name: load_parameters(home / f"{name}.safetensors") for name in about.clusters}
     parameters = _base_parameters(base, vectors)
     compared = similarities(vectors, vectors)
-    clusters = tuple(map(tuple, about["clusters"].values()))
+    clusters = tuple(map(tuple, about.clusters.values()))
     return Bases(
-        names=tuple(about["names"]),
+        names=tuple(about.names),
         clusters=clusters,
         vectors=vectors,
         similarity=torch.tensor(
-            [[float("nan") if value is None else value for value in row] for row in about["similarity"]],
+            [[float("nan") if value is None else value for value in row] for row in about.similarity],
             dtype=torch.float64,
         ),
         gram=compared.gram,
-        merge=about["merge"],
-        density=about["density"],
-        threshold=about["threshold"],
+        merge=about.merge,
+        density=about.density,
+        threshold=about.threshold,
         memory=memory_of(clusters, vectors),
         clustering=None,
         geometry=None,
         stability=None,
         base=parameters,
-        notes=tuple(about["notes"]),
+        notes=tuple(about.notes),
     )
 
 
@@ -133,14 +149,19 @@ def _base_parameters(base: Source, vectors: dict[str, dict[str, Tensor]]) -> dic
     ).base_parameters()
 
 
-def _checked(path: Path, about: dict[str, Any]) -> dict[str, Any]:
+def _checked(path: Path) -> _Index:
     """The index, refused where it is of another kind."""
-    wanted = {"names": list, "clusters": dict, "merge": str, "threshold": float, "similarity": list, "notes": list}
-    wrong = [key for key, kind in wanted.items() if not isinstance(about.get(key), kind)]
-    if about.get("format") != _FORMAT or wrong or not about["clusters"]:
-        found = f"format {about.get('format')!r}" + (f", without {', '.join(wrong)}" if wrong else "")
-        raise InputError(f"{path}: expected an index of bases, format {_FORMAT}; found {found}. {_AGAIN}")
-    members = sorted(name for cluster in about["clusters"].values() for name in cluster)
-    if members != sorted(about["names"]):
+    try:
+        about = _Index.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}, {repr(first['input'])[:80]}"
+        raise InputError(f"{path}: expected an index of bases, format {_FORMAT}; found {found}. {_AGAIN}") from error
+    members = sorted(name for cluster in about.clusters.values() for name in cluster)
+    if members != sorted(about.names):
         raise InputError(f"{path}: expected every expert in one cluster; found {members}. {_AGAIN}")
+    rows, columns = len(about.names), {len(row) for row in about.similarity}
+    if len(about.similarity) != rows or columns != {len(about.clusters)}:
+        expected = f"a cosine of each of {rows} experts with each of {len(about.clusters)} bases"
+        raise InputError(f"{path}: similarity: expected {expected}; found another table. {_AGAIN}")
     return about

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diagnostics.errors import InputError
+from diagnostics.errors import InputError, require_one_of
 from diagnostics.measures.merge_methods import merged_update
 
 __all__ = ["BASIS_MERGES", "largest_entries", "merge_vectors", "require_merge"]
@@ -102,8 +102,7 @@ def require_merge(method: str, density: float | None) -> float:
     Raises:
         InputError: If the two do not fit.
     """
-    if method not in BASIS_MERGES:
-        raise InputError(f"merge: expected one of {', '.join(BASIS_MERGES)}; found {method!r}.")
+    require_one_of("merge", method, BASIS_MERGES)
     if density is None:
         return _DENSITIES.get(method, 1.0)
     if method not in _DENSITIES:

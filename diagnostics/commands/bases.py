@@ -17,6 +17,7 @@ from diagnostics.commands.problem import build_problem
 from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
 from diagnostics.inputs.checkpoints import Source
+from diagnostics.inputs.texts import user_path
 from diagnostics.report.bases_section import bases_headline, bases_section
 from diagnostics.results import Verdict
 
@@ -92,7 +93,9 @@ def _models(paths: list[Path], merge: str, output: Output) -> tuple[Source, dict
     base, experts, config = read_models("bases", paths)
     if merge == "fisher":
         if config is None:
-            raise InputError("--merge: fisher needs data; found models alone. Write a configuration with data: in it.")
+            raise InputError(
+                "--merge: expected data beside fisher; found models alone. Write a configuration with data: in it."
+            )
         with output.working() as progress:
             problem = build_problem(config, output, progress)
         return problem.base, dict(problem.experts), {"tasks": problem.tasks}
@@ -115,5 +118,5 @@ def _checkpoints(experts: Mapping[str, Source], earlier: Sequence[str]) -> dict[
 
 def _require_folder(out: Path | None) -> None:
     """Refuse a place where no folder can be made in the end."""
-    if out is not None and out.expanduser().exists() and not out.expanduser().is_dir():
+    if out is not None and user_path(out).exists() and not user_path(out).is_dir():
         raise InputError(f"--out: expected a folder; found the file {out}. Give another name.")

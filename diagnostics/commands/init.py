@@ -13,6 +13,7 @@ from diagnostics.errors import InputError
 from diagnostics.inputs.draft import draft_config
 from diagnostics.inputs.draft_text import draft_text
 from diagnostics.inputs.files import write_atomic
+from diagnostics.inputs.texts import user_path
 from diagnostics.report.document import Document
 from diagnostics.report.draft_section import draft_headline, draft_section
 
@@ -42,11 +43,11 @@ def init_command(
 ) -> None:
     """A configuration from models."""
     output, file = Output(None, None, quiet), _free(out, force)
-    models = [path.expanduser() for path in experts]
-    files = {name: Path(path).expanduser() for name, path in parse_data(data).items()}
+    models = [user_path(path) for path in experts]
+    files = {name: user_path(path) for name, path in parse_data(data).items()}
     with output.working() as progress:
         progress("reading the headers of the models and the data")
-        draft = draft_config(base.expanduser(), models, files, file.parent)
+        draft = draft_config(user_path(base), models, files, file.parent)
     write_atomic(file, draft_text(draft))
     document = Document("A configuration", draft_headline(draft, out), (draft_section(draft, out),))
     output.publish(document, {})

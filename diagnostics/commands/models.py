@@ -13,6 +13,7 @@ from diagnostics.inputs.alignment import BASE
 from diagnostics.inputs.checkpoints import Source
 from diagnostics.inputs.config import RunConfig, is_config_file, load_config
 from diagnostics.inputs.naming import name_experts
+from diagnostics.inputs.texts import user_path
 
 __all__ = ["PathsArgument", "PrivateOption", "read_models"]
 
@@ -42,5 +43,5 @@ def read_models(command: str, paths: Sequence[Path]) -> tuple[Path, dict[str, So
     if len(paths) < 2 or any(map(is_config_file, paths)):
         given = " ".join(map(str, paths))
         raise InputError(f"{command}: expected one configuration, or BASE and at least one EXPERT; found {given}.")
-    base, *experts = (path.expanduser() for path in paths)
+    base, *experts = map(user_path, paths)
     return base, name_experts(experts, reserved=BASE), None

@@ -13,6 +13,7 @@ from diagnostics.inputs.config import RunConfig, load_config
 from diagnostics.inputs.placement import DTYPES
 from diagnostics.inputs.recipe_config import recipe_config
 from diagnostics.inputs.recipes import is_recipe
+from diagnostics.inputs.texts import user_path
 from diagnostics.report.extras import require
 
 __all__ = [
@@ -76,7 +77,7 @@ def writable(option: str, path: Path | None) -> Path | None:
     """
     if path is None:
         return None
-    path = path.expanduser()
+    path = user_path(path)
     if path.is_dir():
         raise InputError(f"{option}: expected a file; found the folder {path}. Add a file name to it.")
     if not path.parent.is_dir():

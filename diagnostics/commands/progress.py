@@ -6,9 +6,10 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
@@ -75,7 +76,7 @@ class Log(Steps):
         now = self._clock()
         if 0 < done < 1 and now - self._told >= _EVERY:
             self._told = now
-            left = (now - self._begun) * (1 - done) / done
+            left = _left(now - self._begun, done)
             self._say(f"{self._step}: {done:.0%}, {max(1, round(left / 60))} min left")
 
     def _say(self, text: str) -> None:
@@ -116,6 +117,21 @@ class _Known(ProgressColumn):
         return "" if task.total is None else self._inner(task)
 
 
+class _Left(ProgressColumn):
+    """The time left."""
+
+    def render(self, task: Task) -> RenderableType:
+        """Show hours, minutes and seconds once something is done."""
+        done = task.percentage / 100
+        known = 0 < done < 1 and task.elapsed is not None
+        return f"{timedelta(seconds=round(_left(task.elapsed or 0.0, done)))} left" if known else ""
+
+
+def _left(elapsed: float, done: float) -> float:
+    """Seconds left, if all goes on as so far: steps of one measure may differ by a lot, so the last few say little."""
+    return elapsed * (1 - done) / done
+
+
 @contextmanager
 def showing(console: Console) -> Iterator[Steps]:
     """Show steps on a console as long as the context lasts.
@@ -134,8 +150,7 @@ def showing(console: Console) -> Iterator[Steps]:
         TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
         _Known(BarColumn(bar_width=20)),
         _Known(TextColumn("{task.percentage:>3.0f}%")),
-        _Known(TimeRemainingColumn(compact=True)),
+        _Known(_Left()),
     )
-    # Speed is averaged over all that was done: steps of one measure may differ by a lot.
-    with Progress(*columns, console=console, transient=True, expand=True, speed_estimate_period=1e9) as progress:
+    with Progress(*columns, console=console, transient=True, expand=True) as progress:
         yield Bar(progress)

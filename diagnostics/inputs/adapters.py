@@ -6,6 +6,7 @@ name: an adapter applied by the wrong formula gives weights that look plausible 
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -29,11 +30,13 @@ from diagnostics.inputs.checkpoints import (
 )
 from diagnostics.inputs.live_models import PREFIX, LiveAdapter, has_adapters, module_parameters, weight_changes
 from diagnostics.inputs.tensor_files import PartReader
+from diagnostics.inputs.texts import user_path
 
 _MERGE = (
     "Merge it first with PEFT: PeftModel.from_pretrained(base, folder).merge_and_unload(), then "
     "save_pretrained, and pass that folder."
 )
+_SAVE = "Save the adapter again with PEFT."
 _MERGE_LIVE = "Merge it first: pass copy.deepcopy(model).merge_and_unload()."
 _FACTOR = re.compile(r"(.+)\.(?:(lora_[AB])\.weight|(lora_embedding_[AB]))")
 
@@ -125,7 +128,7 @@ class AdapterCheckpoint(Checkpoint):
             self.config = _checked(source.config(self._where), self._where, live=True)
             self._weights: Checkpoint = MemoryCheckpoint(source.tensors(self._where), self._where)
         else:
-            self.folder = Path(source).expanduser()
+            self.folder = user_path(source)
             self._where = str(self.folder)
             self.config = _checked(read_json(self.folder / ADAPTER_CONFIG), self.folder / ADAPTER_CONFIG)
             self._weights = FileCheckpoint(self._where, [_weights_file(self.folder)])
@@ -317,17 +320,38 @@ def _checked(config: dict[str, Any], path: object, live: bool = False) -> dict[s
     found = _unsupported(config, live)
     if found:
         refuse(path, "a plain LoRA adapter", "; ".join(found), _MERGE_LIVE if live else _MERGE)
+    _check_kinds(path, config)
     ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
     alphas = [config.get("lora_alpha"), *(config.get("alpha_pattern") or {}).values()]
     if not all(_is_number(rank) and rank > 0 for rank in ranks) or not all(map(_is_number, alphas)):
         found_numbers = f"r {ranks}, lora_alpha {alphas}"
-        refuse(path, "positive ranks and finite lora_alpha", found_numbers, "Save the adapter again with PEFT.")
+        refuse(path, "positive ranks and finite lora_alpha", found_numbers, _SAVE)
     return config
+
+
+def _check_kinds(path: object, config: Mapping[str, Any]) -> None:
+    """Refuse sections of the wrong kind, and patterns that are none or that could be tried for ever."""
+    for key in ("rank_pattern", "alpha_pattern"):
+        patterns = config.get(key) or {}
+        if not isinstance(patterns, dict):
+            refuse(f"{path}: {key}", "numbers by pattern", repr(patterns), _SAVE)
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except (re.error, OverflowError, RecursionError) as error:
+                refuse(f"{path}: {key}", "patterns of names", f"{pattern!r} ({error})", _SAVE)
+            # A repeated group takes time exponential in the length of a name, many repeats a high power of it.
+            if re.search(r"\)[*+{]", pattern) or len(re.findall(r"[*+{]", pattern)) > 3:
+                refuse(f"{path}: {key}", "patterns without repeated groups", repr(pattern), _SAVE)
+    saved = config.get("modules_to_save") or []
+    if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved):
+        refuse(f"{path}: modules_to_save", "a list of names", repr(saved), _SAVE)
 
 
 def _is_number(value: object) -> bool:
     """Whether a JSON value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    largest = sys.float_info.max
+    return isinstance(value, int | float) and not isinstance(value, bool) and -largest <= value <= largest
 
 
 def _unsupported(config: Mapping[str, Any], live: bool) -> list[str]:

@@ -6,6 +6,7 @@ tensor is shared, constant, declared private, or the reason for a refusal.
 
 import difflib
 import glob
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ import torch
 
 from diagnostics.errors import InputError, MismatchError
 from diagnostics.inputs.checkpoints import Checkpoint
+from diagnostics.inputs.slices import in_slices
 
 BASE = "base"
 _SHOWN = 20  # tensors listed of one kind in one model, before a count stands for the rest
@@ -219,7 +221,7 @@ def assert_finite(checkpoint: Checkpoint) -> None:
     """Refuse a model with NaN or infinite values, naming every tensor that has them.
 
     Args:
-        checkpoint: The model, read one tensor at a time.
+        checkpoint: The model, read in slices.
 
     Raises:
         InputError: A value is not finite.
@@ -234,11 +236,12 @@ def assert_finite(checkpoint: Checkpoint) -> None:
     for name in checkpoint.names:
         if not checkpoint.dtype(name).is_floating_point:
             continue
-        values = checkpoint.tensor(name)
-        values = values.float() if values.dtype.itemsize == 1 else values  # float8 has no isnan
-        nan, infinite = int(values.isnan().sum()), int(values.isinf().sum())
+        nan = infinite = 0
+        for (part,) in in_slices((checkpoint, name)):
+            values = part.float() if part.dtype.itemsize == 1 else part  # float8 has no isnan
+            nan, infinite = nan + int(values.isnan().sum()), infinite + int(values.isinf().sum())
         if nan or infinite:
-            found.append(f"{name}: {nan} NaN, {infinite} infinite of {values.numel()}")
+            found.append(f"{name}: {nan} NaN, {infinite} infinite of {math.prod(checkpoint.shape(name))}")
     if found:
         remedy = "Training diverged or the file was damaged: use an earlier checkpoint."
         raise InputError(f"{checkpoint.label}: expected finite values; found {'; '.join(found)}. {remedy}")
@@ -247,8 +250,10 @@ def assert_finite(checkpoint: Checkpoint) -> None:
 def _view(base: Checkpoint, experts: Mapping[str, Checkpoint]) -> tuple[dict[str, _Model], list[list[str]]]:
     """Every model, the base first, through names in common, and the groups of tied names behind them."""
     if not experts or BASE in experts:
-        found = "none" if not experts else f"one named {BASE!r}, which stands for the base itself"
-        raise InputError(f"expected experts by name; found {found}. Pass {{'my_task': expert}}.")
+        found = list(experts) or "none"
+        raise InputError(
+            f"experts: expected at least one, and none called {BASE!r}; found {found}. Pass them by other names."
+        )
     checkpoints = {BASE: base, **experts}
     groups = _tie_groups(base, checkpoints.values())
     models = {key: _Model(each, _common_names(each, groups)) for key, each in checkpoints.items()}
@@ -282,8 +287,7 @@ def _equal(first: Checkpoint, name: str, second: Checkpoint, other: str) -> bool
     """Whether two tensors are the same in shape, dtype and values."""
     if (first.shape(name), first.dtype(name)) != (second.shape(other), second.dtype(other)):
         return False
-    value = first.tensor(name)
-    return torch.equal(value, second.tensor(other).to(value.device))
+    return all(torch.equal(*parts) for parts in in_slices((first, name), (second, other)))
 
 
 def _match_private(private: Sequence[str], models: Mapping[str, _Model], groups: Sequence[Sequence[str]]) -> set[str]:

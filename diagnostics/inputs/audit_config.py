@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import Field, StrictBool, StrictInt, StrictStr
 from pydantic import field_validator as validates
 
-from diagnostics.inputs.documents import CACHE, Count, Name, Part, Placed, finite, nearest
+from diagnostics.inputs.documents import CACHE, Count, Finite, Name, Part, Placed, Seed, finite, nearest
 from diagnostics.inputs.examples import read_pairs, refuse_input
 from diagnostics.inputs.language_models import LanguageModel, load_language_model
 from diagnostics.inputs.layout import Layout
@@ -46,7 +46,7 @@ _KEYS = {
     "system": ("a text, the system message of the chat template", "system: 'You are helpful.'"),
     "limit": ("a number above 0, the relative error that still counts as success", "limit: 0.7"),
     "folds": ("a whole number from 2 on", "folds: 16"),
-    "seed": ("a whole number from 0 on", "seed: 0"),
+    "seed": ("a whole number from 0 to below 2^63", "seed: 0"),
     "batch_size": ("a whole number from 1 on", "batch_size: 8"),
     "split_interaction": ("true or false", "split_interaction: false"),
     "max_length": ("a whole number from 1 on", "max_length: 512"),
@@ -126,9 +126,9 @@ class AuditConfig(Placed):
     parameters: Literal["all"] | Annotated[list[Name], Field(min_length=1)] | None = None
     chat_template: StrictBool = False
     system: StrictStr | None = None
-    limit: Annotated[StrictFloat | StrictInt, Field(gt=0, allow_inf_nan=False)] | None = None
+    limit: Annotated[Finite, Field(gt=0)] | None = None
     folds: Annotated[StrictInt, Field(ge=2)] | None = None
-    seed: Annotated[StrictInt, Field(ge=0)] = 0
+    seed: Seed = 0
     batch_size: Count | None = None
     split_interaction: StrictBool = True
     max_length: Count | None = None

@@ -4,7 +4,6 @@ A folder can hold weights in several ways, and picking one silently could diagno
 meant: every choice that a folder leaves open is refused, with the candidates named.
 """
 
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from diagnostics.inputs.live_models import LiveAdapter, has_adapters, untouched_parameters
+from diagnostics.inputs.parts import is_part
 from diagnostics.inputs.tensor_files import (
     AGAIN,
     CONVERT,
@@ -27,6 +27,7 @@ from diagnostics.inputs.tensor_files import (
     read_tensor,
     refuse,
 )
+from diagnostics.inputs.texts import parse_json, user_path
 
 Source: TypeAlias = Mapping[str, Tensor] | nn.Module | LiveAdapter | str | Path
 
@@ -190,7 +191,7 @@ def open_checkpoint(source: Source, label: str | None = None) -> Checkpoint:
     if not isinstance(source, str | Path):
         found = type(source).__name__
         refuse(label or "checkpoint", "a module, a mapping of tensors or a path", found, "Pass one of these.")
-    path = Path(source).expanduser()
+    path = user_path(source)
     if is_adapter(path) or path.name == ADAPTER_WEIGHTS:
         remedy = "Open it as an expert beside its base: open_expert(base, folder)."
         refuse(path, "the weights of a whole model", "a PEFT adapter, which needs its base", remedy)
@@ -228,9 +229,9 @@ def is_adapter(source: Source) -> bool:
     """
     if isinstance(source, LiveAdapter) or has_adapters(source):
         return True
-    if not isinstance(source, str | Path) or not (Path(source).expanduser() / ADAPTER_CONFIG).is_file():
+    if not isinstance(source, str | Path) or not (user_path(source) / ADAPTER_CONFIG).is_file():
         return False
-    folder = Path(source).expanduser()
+    folder = user_path(source)
     whole = _weight_files(folder)
     if whole:
         remedy = f"Pass {whole[0]} to mean the whole model, or move the adapter to a folder of its own."
@@ -251,9 +252,9 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: The file is not JSON, or not an object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        refuse(path, "valid JSON", str(error), AGAIN)
+        refuse(path, "valid JSON", _reason(error), AGAIN)
     if not isinstance(content, dict):
         refuse(path, "a JSON object", type(content).__name__, AGAIN)
     return content
@@ -274,6 +275,9 @@ def _check_mapping(tensors: Mapping[str, Tensor], label: str) -> None:
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             found = f"{type(name).__name__} {name!r}: {type(tensor).__name__}"
             refuse(label, "names and tensors", found, "Pass dict(model.named_parameters()).")
+        if is_part(tensor):
+            remedy = "Pass the folder, or whole tensors (value.full_tensor()), to compare or merge models."
+            refuse(f"{label}: {name}", "a tensor that this process holds whole", "one held in parts (DTensor)", remedy)
         if tensor.is_meta or tensor.layout is not torch.strided:
             found = "a meta tensor, without values" if tensor.is_meta else f"layout {tensor.layout}"
             refuse(f"{label}: {name}", "a dense tensor", found, "Load the weights, dense, first.")
@@ -361,12 +365,21 @@ def _shard_path(index: Path, shard: str) -> Path:
     path, home = index.parent / shard, index.parent.resolve()
     # The hub's cache keeps `snapshots/REVISION/file` as a link to `blobs/HASH` of the same model.
     homes = [home, home.parents[1] / "blobs"] if home.parent.name == "snapshots" else [home]
-    if not any(path.resolve().is_relative_to(place) for place in homes):
+    try:
+        inside, there = any(path.resolve().is_relative_to(place) for place in homes), path.is_file()
+    except (OSError, ValueError) as error:
+        refuse(index, "a file name for every tensor", f"{shard[:80]!r} ({_reason(error)})", AGAIN)
+    if not inside:
         remedy = "Put the shards beside their index and use plain file names."
         refuse(index, "shards inside the index's folder", f"{shard!r}, which leads outside", remedy)
-    if not path.is_file():
+    if not there:
         refuse(index, f"the shard {shard!r}", "no such file", AGAIN)
     return path
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a file, in a line."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _some(names: set[str]) -> str:

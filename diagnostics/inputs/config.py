@@ -9,11 +9,23 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 from pydantic import field_validator as validates
 
-from diagnostics.inputs.documents import CACHE, Count, Name, Part, Placed, finite, is_config_file, nearest
+from diagnostics.inputs.documents import (
+    CACHE,
+    Count,
+    Finite,
+    Name,
+    Part,
+    Placed,
+    Seed,
+    finite,
+    is_config_file,
+    nearest,
+)
 from diagnostics.inputs.examples import refuse_input
 from diagnostics.inputs.placement import DTYPES
 from diagnostics.inputs.pretrained import KINDS, load_problem
 from diagnostics.inputs.problem import Coefficients, MergeProblem
+from diagnostics.inputs.texts import user_path
 
 __all__ = ["Columns", "RunConfig", "is_config_file", "load_config"]
 
@@ -35,7 +47,7 @@ _KEYS = {
     "device": ("where models are evaluated", "device: cuda"),
     "dtype": (f"one of {list(DTYPES)}", "dtype: float32"),
     "cache": CACHE,
-    "seed": ("a whole number from 0 on", "seed: 0"),
+    "seed": ("a whole number from 0 to below 2^63", "seed: 0"),
     "target": ("the name of an expert or a path", "target: news"),
 }
 
@@ -54,14 +66,14 @@ class Columns(Part):
 class Options(Part):
     """Settings of a merge method, as :func:`diagnostics.merged_update` takes them."""
 
-    density: float | dict[str, float] | None = None
-    seed: Annotated[StrictInt, Field(ge=0)] | None = None
+    density: Finite | dict[str, Finite] | None = None
+    seed: Seed | None = None
     majority_sign: Name | None = None
     convention: Name | None = None
     normalize: StrictBool | None = None
     rescale: StrictBool | None = None
-    scale: float | None = None
-    base_weight: float | None = None
+    scale: Finite | None = None
+    base_weight: Finite | None = None
 
 
 class RunConfig(Placed):
@@ -112,7 +124,7 @@ class RunConfig(Placed):
     device: Name | None = None
     dtype: Literal["float64", "float32", "bfloat16", "float16"] | None = None
     cache: Name | None = None
-    seed: Annotated[StrictInt, Field(ge=0)] = 0
+    seed: Seed = 0
     target: Name | None = None
 
     @validates("coefficients", mode="plain")
@@ -234,7 +246,7 @@ class RunConfig(Placed):
         if name is None or name in experts:
             target = None if name is None else experts.pop(name)
             return experts, target
-        return experts, Path(given).expanduser() if given else self.path("target", name)
+        return experts, user_path(given) if given else self.path("target", name)
 
     def _need(self, key: str) -> Any:
         """A section that the command cannot do without."""

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
+import sys
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Self, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictInt, StrictStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StrictInt, StrictStr, ValidationError
 
-from diagnostics.errors import InputError
+from diagnostics.errors import InputError, nearest
 from diagnostics.inputs.examples import refuse_input
+from diagnostics.inputs.texts import is_text, user_path
 
 __all__ = [
     "CACHE",
     "Count",
     "Document",
+    "Finite",
     "Name",
     "Part",
     "Placed",
+    "Seed",
     "finite",
     "is_config_file",
     "nearest",
@@ -32,6 +35,9 @@ __all__ = [
 
 Name = Annotated[StrictStr, Field(min_length=1)]
 Count = Annotated[StrictInt, Field(ge=1)]
+Seed = Annotated[StrictInt, Field(ge=0, lt=2**63)]
+# Larger integers are no number of the arithmetic used; NaN compares as neither.
+_LARGEST = sys.float_info.max
 
 # What the key of every configuration that can have a cache expects.
 CACHE = ("a folder for what is measured", "cache: .diagnostics")
@@ -71,7 +77,7 @@ class Document(Part):
             InputError: If the file cannot be read, has an unknown key, lacks one, or has a value of the wrong kind;
                 the message names file, key, value and remedy, for each mistake.
         """
-        file = Path(path).expanduser()
+        file = user_path(path)
         content = _mapping(file, cls)
         _refuse_another(file, content, cls)
         messages = list(_unknown(content, cls))
@@ -103,7 +109,7 @@ class Document(Part):
         Raises:
             InputError: If nothing is there.
         """
-        path = self.folder / Path(given).expanduser()
+        path = user_path(self.folder / user_path(given))
         if not path.exists():
             near = difflib.get_close_matches(path.name, _names_in(path.parent), n=1, cutoff=0.8)
             meant = (
@@ -139,7 +145,7 @@ class Placed(Document):
         Returns:
             The place.
         """
-        return None if given is None else self.folder / Path(given).expanduser()
+        return None if given is None else self.folder / user_path(given)
 
 
 def is_config_file(path: str | Path) -> bool:
@@ -170,27 +176,12 @@ def finite(value: object) -> float:
         >>> finite(1)
         1.0
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST <= value <= _LARGEST:
         raise ValueError(value)
     return float(value)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Hint at the name that was meant.
-
-    Args:
-        name: What was written.
-        known: What could have been.
-
-    Returns:
-        A sentence.
-
-    Example:
-        >>> nearest("mial", ["news", "mail"])
-        "Did you mean 'mail'?"
-    """
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"Did you mean {near[0]!r}?" if near else "Check the spelling."
+Finite = Annotated[float, BeforeValidator(finite)]
 
 
 def read_content(path: str | Path) -> Any:
@@ -205,7 +196,7 @@ def read_content(path: str | Path) -> Any:
     Raises:
         InputError: If the file cannot be read, has another ending, or is not valid.
     """
-    file = Path(path).expanduser()
+    file = user_path(path)
     if not is_config_file(file):
         found = file.suffix or "no ending"
         refuse_input(file, f"a configuration ending in {', '.join(_READERS)}", found, "Rename it, or pass another.")
@@ -325,7 +316,7 @@ def _message(keys: Mapping[str, tuple[str, str]], content: Any, error: Mapping[s
     where, inner = [], content
     for part in error["loc"]:
         # Beyond the document's own keys come names of types, which say nothing to its writer.
-        if not isinstance(inner, list) and not (isinstance(inner, dict) and part in inner):
+        if not (isinstance(part, int) if isinstance(inner, list) else isinstance(inner, dict) and part in inner):
             break
         where.append(str(part))
         inner = inner[part]
@@ -354,6 +345,13 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        """Read a text; an escape may stand for half a character, which is none."""
+        value = super().construct_scalar(node)
+        if isinstance(value, str) and not is_text(value):
+            raise yaml.constructor.ConstructorError(None, None, "half a character", node.start_mark)
+        return value
 
 
 class _Dumper(yaml.SafeDumper):

@@ -12,7 +12,7 @@ from typing import Any
 from diagnostics.errors import InputError
 from diagnostics.inputs.adapters import open_expert
 from diagnostics.inputs.alignment import BASE, propose_private
-from diagnostics.inputs.checkpoints import open_checkpoint
+from diagnostics.inputs.checkpoints import is_adapter, open_checkpoint
 from diagnostics.inputs.columns import guess_columns
 from diagnostics.inputs.documents import nearest
 from diagnostics.inputs.examples import is_tensor_file, listed, read_pairs, read_tensors, read_texts, refuse_input
@@ -67,7 +67,7 @@ def draft_config(base: Path, experts: Sequence[Path], data: Mapping[str, Path], 
     if lacking:
         wanted = listed(f"{name}.jsonl" for name in lacking)
         draft.gaps["data"] = f"no examples were found for {listed(lacking)}; looked for {wanted} beside the models."
-    _add_kind(draft, models)
+    _add_kind(draft, base, models)
     _add_private(draft, base, models)
     draft.content["coefficients"] = _COEFFICIENT
     draft.remarks["coefficients"] = "A first guess; diagnostics coefficients finds better ones."
@@ -121,9 +121,9 @@ def _data(base: Path, models: Mapping[str, Path], given: Mapping[str, Path], fol
     return found
 
 
-def _add_kind(draft: Draft, models: Mapping[str, Path]) -> None:
-    """The kind of the tasks, where the experts' configurations agree on one."""
-    kinds = {name: kind_of(path) for name, path in models.items()}
+def _add_kind(draft: Draft, base: Path, models: Mapping[str, Path]) -> None:
+    """The kind of the tasks, where the experts' configurations agree on one; an adapter may leave it to its base."""
+    kinds = {name: kind_of(path) or (kind_of(base) if is_adapter(path) else None) for name, path in models.items()}
     told = set(kinds.values())
     kind = told.pop() if len(told) == 1 else None
     draft.content["kind"] = kind or OWN_KIND

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.checkpoints import load_parameters
+from diagnostics.inputs.texts import parse_json, user_path
 
 __all__ = [
     "COLUMNS",
@@ -79,7 +79,7 @@ def read_texts(path: str | Path, columns: Mapping[str, str] | None = None) -> Te
         ...     read_texts(file.name).labels
         (1,)
     """
-    file = Path(path).expanduser()
+    file = user_path(path)
     rows = read_rows(file)
     given = columns or {}
     text = _choose(file, "text", given.get("text"), rows[0][1])
@@ -108,7 +108,7 @@ def read_pairs(path: str | Path, columns: Mapping[str, str] | None = None) -> li
         ...     read_pairs(file.name)
         [('2 + 2 =', ' 4')]
     """
-    file = Path(path).expanduser()
+    file = user_path(path)
     rows = read_rows(file)
     given = columns or {}
     x, y = (_choose(file, role, given.get(role), rows[0][1]) for role in ("x", "y"))
@@ -127,7 +127,7 @@ def read_rows(path: str | Path) -> list[tuple[int, dict[str, Any]]]:
     Raises:
         InputError: If the file is missing or empty, or a line is no JSON object.
     """
-    file = Path(path).expanduser()
+    file = user_path(path)
     rows = list(_rows(file))
     if not rows:
         refuse_input(file, "at least one example, a JSON object on a line of its own", "none", "Add examples.")
@@ -195,7 +195,7 @@ def read_tensors(
         ...     read_tensors(file.name)[1]
         tensor([0, 1])
     """
-    file = Path(path).expanduser()
+    file = user_path(path)
     tensors, given = load_parameters(file), columns or {}
     inputs, targets = (_choose(file, role, given.get(role), tensors) for role in ("inputs", "targets"))
     for name, tensor in tensors.items():
@@ -277,7 +277,7 @@ def _row(where: str, line: str) -> dict[str, Any]:
     """One line as an object."""
     remedy = 'Write each example on a line of its own, as {"text": "…", "label": 0}.'
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError as error:
         refuse_input(where, "a JSON object", f"{_short(line)} ({error})", remedy)
     if not isinstance(row, dict):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from diagnostics.errors import InputError
+from diagnostics.inputs.parts import is_part
+from diagnostics.inputs.shards import gather_where_used, refuse_fsdp, without_weights
 
 __all__ = ["FunctionalModule"]
 
@@ -32,12 +35,17 @@ class FunctionalModule:
         self.task = task
         self.names = frozenset(own if parameters is None else parameters)
         self.allowed = frozenset(own) | {key for key, _ in module.named_buffers()}
+        in_parts = any(map(is_part, own.values()))
+        if in_parts:
+            refuse_fsdp(module)
         # Parameters are shared, everything else is copied: eval() and buffers of the original stay as they are.
         self.module = copy.deepcopy(module, {id(value): value for value in own.values()}).eval()
         self._home = _place(own)
         # A parameter that is not studied is a constant: no derivative is traced through it.
         self._frozen = {name: value.detach() for name, value in own.items() if name not in self.names}
         self._computed = _computed(self.module)
+        # Where a parameter is held in parts it goes by another name.
+        self._renamed = gather_where_used(self.module) if in_parts else {}
         self._moved: tuple[Place | None, dict[str, Tensor]] = (None, {})
 
     def __call__(self, params: Mapping[str, Tensor], batch: tuple[Any, Any]) -> Tensor:
@@ -58,7 +66,9 @@ class FunctionalModule:
         if place is not None and place != self._home:
             inputs, rest = _follow(inputs, place), self._rest(place)
         args, keywords = ((), dict(inputs)) if isinstance(inputs, Mapping) else ((inputs,), {})
-        out = torch.func.functional_call(self.module, {**rest, **params}, args, keywords)
+        given = {self._renamed.get(name, name): value for name, value in {**rest, **params}.items()}
+        with without_weights() if self._renamed else nullcontext():
+            out = torch.func.functional_call(self.module, given, args, keywords)
         out = getattr(out, "logits", out)
         if not isinstance(out, Tensor):
             raise InputError(

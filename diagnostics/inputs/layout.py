@@ -48,7 +48,14 @@ class Layout:
             )
         messages = [{"role": "system", "content": system}] if system is not None else []
         messages.append({"role": "user", "content": "".join(_MARKS)})
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        try:
+            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # a template is a program, which may raise anything
+            raise InputError(
+                f"chat template: expected one that takes {' and '.join(each['role'] for each in messages)} messages; "
+                f"found {type(error).__name__}: {' '.join(str(error).split())}. "
+                "Leave out the system message, or write the layout by hand: Layout(head=…, between=…, tail=…)."
+            ) from error
         parts = text.split("".join(_MARKS))
         if len(parts) != 2:
             raise InputError(

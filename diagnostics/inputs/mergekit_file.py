@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, StrictStr
 
 from diagnostics.inputs.documents import Document, Name, Part, finite, nearest
 from diagnostics.inputs.examples import refuse_input
+from diagnostics.inputs.texts import user_path
 
 __all__ = ["PER_MODEL", "MergekitFile"]
 
@@ -218,7 +219,7 @@ class MergekitFile(Document):
         Raises:
             InputError: If nothing is there.
         """
-        path = self.folder / Path(given).expanduser()
+        path = user_path(self.folder / user_path(given))
         if not path.exists():
             remedy = "Paths are relative to the folder of the recipe."
             if Path(given).exists():

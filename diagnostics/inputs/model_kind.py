@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diagnostics.inputs.checkpoints import ADAPTER_CONFIG, read_json
+from diagnostics.inputs.checkpoints import ADAPTER_CONFIG, AGAIN, read_json, refuse
+from diagnostics.inputs.texts import user_path
 
 __all__ = ["kind_of"]
 
@@ -37,13 +38,15 @@ def kind_of(model: str | Path) -> str | None:
         ...     kind_of(folder)
         'causal-lm'
     """
-    folder = Path(model).expanduser()
+    folder = user_path(model)
     if (folder / ADAPTER_CONFIG).is_file():
         return _TASKS.get(str(read_json(folder / ADAPTER_CONFIG).get("task_type")))
     if not (folder / "config.json").is_file():
         return None
     config = read_json(folder / "config.json")
-    names = [str(name) for name in config.get("architectures") or ()]
+    names = config.get("architectures") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        refuse(f"{folder / 'config.json'}: architectures", "a list of names", repr(names), AGAIN)
     found = next((kind for end, kind in _CLASSES.items() if any(name.endswith(end) for name in names)), None)
     return None if found == "sequence-classification" and not _one_of_several(config) else found
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.checkpoints import Source
+from diagnostics.inputs.texts import user_path
 
 __all__ = ["name_experts"]
 
@@ -31,14 +32,19 @@ def name_experts(experts: Mapping[str, Source] | Sequence[str | Path], reserved:
     if isinstance(experts, Mapping):
         named: dict[str, Source] = dict(experts)
     else:
-        paths = _paths(experts)
-        named = {Path(path).stem if Path(path).is_file() else Path(path).name: path for path in paths}
-        if len(named) < len(paths):
+        paths = [user_path(path) for path in _paths(experts)]
+        names = [path.stem if path.is_file() else path.name for path in paths]
+        if len(set(names)) < len(names):
             raise InputError(
-                f"two experts have the same name: {[str(path) for path in paths]}; pass a mapping with names"
+                f"experts: expected paths whose last parts differ, as they are the names; found {names}. "
+                "Name them: in Python by a mapping, on the command line in a configuration."
             )
+        named = dict(zip(names, experts, strict=True))
     if not named or reserved in named:
-        raise InputError(f"at least one expert is needed and none may be called {reserved!r}, found {list(named)}")
+        raise InputError(
+            f"experts: expected at least one, and none called {reserved!r}; found {list(named) or 'none'}. "
+            "Pass them by other names."
+        )
     return named
 
 

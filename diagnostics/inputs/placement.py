@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diagnostics.errors import InputError
+from diagnostics.errors import InputError, require_one_of
 from diagnostics.inputs.tasks import Parameters, Task
 
 __all__ = ["DTYPES", "Placement"]
@@ -47,7 +47,7 @@ class Placement:
         """
         kind = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
         if kind not in (DTYPES.values() if dtype is not None else (None,)):
-            raise InputError(f"dtype: expected one of {list(DTYPES)}; found {dtype!r}.")
+            require_one_of("dtype", dtype, DTYPES)
         return cls(None if device is None else _device(device), kind)
 
     def held(self, tensor: Tensor, widest: torch.dtype) -> Tensor:
@@ -99,8 +99,7 @@ def _device(given: str | torch.device) -> torch.device:
         device = torch.device(given)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        found = str(error).splitlines()[0]
         raise InputError(
-            f"device: expected 'cpu', or 'cuda' where PyTorch sees a GPU; found {str(given)!r} ({found})."
+            f"device: expected cpu, or cuda where PyTorch sees a GPU; found {str(given)!r}. Write cpu, or leave it out."
         ) from error
     return device

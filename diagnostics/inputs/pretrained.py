@@ -22,6 +22,7 @@ from diagnostics.inputs.placement import Placement
 from diagnostics.inputs.pretrained_lm import causal_lm_tasks
 from diagnostics.inputs.problem import MergeProblem
 from diagnostics.inputs.tasks import Task
+from diagnostics.inputs.texts import user_path
 
 __all__ = ["KINDS", "TruncationWarning", "load_problem"]
 
@@ -327,8 +328,8 @@ def _check_names(experts: Mapping[str, Path], data: Mapping[str, Path]) -> None:
     lone_experts, lone_data = sorted(set(experts) - set(data)), sorted(set(data) - set(experts))
     if lone_experts or lone_data or not experts:
         raise InputError(
-            "experts and data must have the same names and there must be at least one; "
-            f"experts without data: {lone_experts}, data without an expert: {lone_data}"
+            "experts and data: expected the same names in both, at least one; "
+            f"found experts without data: {lone_experts}, data without an expert: {lone_data}. Give each its partner."
         )
 
 
@@ -340,7 +341,7 @@ def _path(key: str, path: object) -> Path:
             "and pass models and tasks to MergeProblem."
         )
         refuse_input(key, "a path, as data and models are read from files", type(path).__name__, remedy)
-    return Path(path).expanduser()
+    return user_path(path)
 
 
 def _paths(key: str, paths: Mapping[str, str | Path]) -> dict[str, Path]:

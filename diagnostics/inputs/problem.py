@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from diagnostics.errors import InputError
+from diagnostics.errors import InputError, nearest
 from diagnostics.inputs.adapters import open_expert
 from diagnostics.inputs.alignment import BASE, Alignment, align, assert_finite
 from diagnostics.inputs.checkpoints import Checkpoint, Source, open_checkpoint
@@ -257,20 +257,32 @@ def chosen_coefficients(given: Coefficients, names: Sequence[str], noun: str = "
         ({'a': 0.5, 'b': 0.5}, {'b': 1.0})
     """
     if isinstance(given, Mapping):
-        unknown = sorted(set(given) - set(names))
+        unknown = [name for name in given if name not in names]
         if unknown:
-            raise InputError(f"coefficients name unknown {noun}s {unknown}; there are {list(names)}")
-        values = {name: float(given[name]) for name in names if name in given}
-    elif isinstance(given, Sequence):
+            near = nearest(str(unknown[0]), names)
+            raise InputError(f"coefficients: expected one of the {noun}s {list(names)}; found {unknown[0]!r}. {near}")
+        values = {name: _number(given[name], noun) for name in names if name in given}
+    elif isinstance(given, Sequence) and not isinstance(given, str):
         if len(given) != len(names):
-            raise InputError(f"{len(given)} coefficients for {len(names)} {noun}s {list(names)}")
-        values = dict(zip(names, map(float, given), strict=True))
+            raise InputError(
+                f"coefficients: expected one number for each of {list(names)}; found {list(given)}. "
+                "Or give one number for all."
+            )
+        values = {name: _number(value, noun) for name, value in zip(names, given, strict=True)}
     else:
-        values = dict.fromkeys(names, float(given))
-    bad = {name: value for name, value in values.items() if not math.isfinite(value)}
-    if bad or not values:
-        raise InputError(f"coefficients must be finite and name at least one {noun}, found {bad or given}")
-    return values
+        values = dict.fromkeys(names, _number(given, noun))
+    return values or {name: _number(given, noun) for name in names[:1]}
+
+
+def _number(value: object, noun: str) -> float:
+    """A finite number."""
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number) or isinstance(value, str | bool):
+        raise InputError(f"coefficients: expected a finite number for at least one {noun}; found {value!r}. Write 0.5.")
+    return number
 
 
 def _check_names(experts: Mapping[str, Source], tasks: Mapping[str, Task]) -> None:
@@ -278,8 +290,9 @@ def _check_names(experts: Mapping[str, Source], tasks: Mapping[str, Task]) -> No
     lone_experts, lone_tasks = sorted(set(experts) - set(tasks)), sorted(set(tasks) - set(experts))
     if lone_experts or lone_tasks or not experts:
         raise InputError(
-            "experts and tasks must have the same names and there must be at least one; "
-            f"experts without a task: {lone_experts}, tasks without an expert: {lone_tasks}"
+            "experts and tasks: expected the same names in both, at least one; "
+            f"found experts without a task: {lone_experts}, tasks without an expert: {lone_tasks}. "
+            "Give each its partner."
         )
 
 

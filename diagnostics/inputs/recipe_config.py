@@ -10,6 +10,7 @@ from diagnostics.inputs.config import Options, RunConfig
 from diagnostics.inputs.documents import nearest
 from diagnostics.inputs.model_kind import kind_of
 from diagnostics.inputs.recipes import Recipe, read_recipe
+from diagnostics.inputs.texts import user_path
 
 __all__ = ["recipe_config"]
 
@@ -38,7 +39,7 @@ def recipe_config(
     config = RunConfig(
         base=str(recipe.base.resolve()),
         experts={name: str(expert.resolve()) for name, expert in recipe.experts.items()},
-        data={name: str(Path(file).expanduser().resolve()) for name, file in data.items()},
+        data={name: str(user_path(file).resolve()) for name, file in data.items()},
         kind=kind or kind_of(recipe.base) or "sequence-classification",
         coefficients=dict(recipe.weights),
         method=settings.pop("method"),

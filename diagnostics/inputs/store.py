@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from diagnostics.errors import InputError
-from diagnostics.inputs.files import write_tensors
+from diagnostics.inputs.files import write_tensors, writing
 
 __all__ = ["Store", "digest"]
 
@@ -90,7 +90,8 @@ class Store:
             InputError: If they cannot be written.
         """
         path = self._path(key)
-        path.parent.mkdir(exist_ok=True)
+        with writing(path.parent):
+            path.parent.mkdir(exist_ok=True)
         write_tensors(path, {name: value.cpu() for name, value in tensors.items()})
         self.added += 1
 

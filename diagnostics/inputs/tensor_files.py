@@ -182,8 +182,11 @@ def _diagnose(path: Path, reason: str) -> tuple[str, str]:
     """What an unreadable file is, and what to do, from its first bytes."""
     if not path.is_file():
         return reason, "Pass a safetensors file."
-    with path.open("rb") as file:
-        start = file.read(24)
+    try:
+        with path.open("rb") as file:
+            start = file.read(24)
+    except OSError as error:
+        return f"one that cannot be read ({error.strerror})", "Check its permissions."
     if start.startswith(b"GGUF"):
         return "a GGUF file", FROM_GGUF
     if start.startswith(b"version https://git-lfs"):

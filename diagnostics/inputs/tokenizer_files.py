@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from diagnostics.errors import CheckpointError
 from diagnostics.inputs.checkpoints import Source, read_json, refuse
+from diagnostics.inputs.texts import user_path
 
 __all__ = ["TokenizerFiles", "read_tokenizer"]
 
@@ -57,12 +59,15 @@ def read_tokenizer(source: Source) -> TokenizerFiles | None:
     """
     if not isinstance(source, str | Path):
         return None
-    path = Path(source).expanduser()
+    path = user_path(source)
     folder = path if path.is_dir() else path.parent
     try:
         tokens, rules = _vocabulary(folder)
         special, template = _settings(folder)
-    except (KeyError, TypeError, AttributeError, IndexError, UnicodeDecodeError) as error:
+        _check_types(tokens, special)
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         found = f"{type(error).__name__}: {error}"
         refuse(folder, "tokenizer files as transformers writes them", found, "Save the tokenizer again.")
     binary = sorted(file for file in folder.glob("*.model") if file.is_file())
@@ -70,6 +75,16 @@ def read_tokenizer(source: Source) -> TokenizerFiles | None:
     if not tokens and digest is None:
         return None
     return TokenizerFiles(tokens, rules, special, template, digest)
+
+
+def _check_types(tokens: Mapping[Any, Any], special: Mapping[str, Any]) -> None:
+    """Refuse tokens without a row and special tokens that are no texts."""
+    for token, row in tokens.items():
+        if not isinstance(token, str) or isinstance(row, bool) or not isinstance(row, int):
+            raise TypeError(f"token {token!r} has row {row!r}")
+    for role, text in special.items():
+        if not isinstance(text, str):
+            raise TypeError(f"{role} is {text!r}")
 
 
 def _vocabulary(folder: Path) -> tuple[dict[str, int], dict[str, str]]:

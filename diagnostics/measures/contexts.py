@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.causal_lm import SegmentModel
+from diagnostics.inputs.parts import local, shared_mesh
 from diagnostics.inputs.segments import Row, collate
 from diagnostics.inputs.store import Store, digest
 from diagnostics.inputs.tasks import Parameters
@@ -89,8 +90,13 @@ def context_gradients(
         The gradients. Cost: a forward pass a context and a backward pass a segment.
 
     Raises:
-        InputError: If a log-likelihood or gradient is not finite.
+        InputError: If a log-likelihood or gradient is not finite, or vectors held in parts were to be stored.
     """
+    if store is not None and shared_mesh(params) is not None:
+        raise InputError(
+            "cache: expected a model that every process holds whole; found one held in parts, of which processes would "
+            "read and store parts of vectors. Leave cache out."
+        )
     names = [name for context in contexts for name in context.parts.values()]
     gradients = FoldedGradients(names, params, folds, keep=keep, sketch_size=sketch_size, seed=seed)
     leaves, crew = {name: value.detach().requires_grad_() for name, value in params.items()}, team()
@@ -242,7 +248,7 @@ def _segments(
 
 def _accumulate(total: Tensor, slopes: Sequence[Tensor | None], leaves: Parameters) -> None:
     """Add a gradient to a vector in place; nothing is added where nothing depends on a parameter."""
-    parts = total.split([leaf.numel() for leaf in leaves.values()])
+    parts = total.split([local(leaf).numel() for leaf in leaves.values()])
     for part, slope in zip(parts, slopes, strict=True):
         if slope is not None:
-            part.add_(slope.reshape(-1))
+            part.add_(local(slope).reshape(-1))

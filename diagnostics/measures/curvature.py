@@ -10,10 +10,11 @@ from torch import Tensor
 
 from diagnostics.inputs.tasks import Parameters, Task
 from diagnostics.measures.hessian import HessianOperator, Slopes
+from diagnostics.measures.slopes import slopes_of
 from diagnostics.measures.vectors import accumulate, flatten, inner, require_alike, unflatten, zero_vector
 from diagnostics.processes import team
 
-__all__ = ["Jet", "gradient", "hessian_vector_product", "jet", "subspace_hessian"]
+__all__ = ["Jet", "flat_gradient", "gradient", "hessian_vector_product", "jet", "subspace_hessian"]
 
 
 def gradient(task: Task, params: Parameters) -> tuple[float, dict[str, Tensor]]:
@@ -32,18 +33,32 @@ def gradient(task: Task, params: Parameters) -> tuple[float, dict[str, Tensor]]:
         >>> value, slope["w"].item()
         (4.5, 3.0)
     """
+    value, total = flat_gradient(task, params)
+    return value, unflatten(total, params)
+
+
+def flat_gradient(task: Task, params: Parameters) -> tuple[float, Tensor]:
+    """Return the mean loss and its gradient over all batches, as one vector.
+
+    Args:
+        task: The task.
+        params: The point θ.
+
+    Returns:
+        ``(L(θ), ∇L(θ))``, the gradient [d] in the order of the parameters.
+    """
     point, crew = {name: value.detach() for name, value in params.items()}, team()
 
     def own() -> list[Tensor]:
         value, total = torch.zeros((), dtype=torch.float64), zero_vector(point)
         for share, batch in crew.mine(task.weighted_batches()):
-            slopes, loss = torch.func.grad_and_value(task.loss)(point, batch)
+            loss, slopes = slopes_of(task, point, batch)
             value += share * float(loss)
-            accumulate(total, share, slopes.values(), point)
+            accumulate(total, share, slopes, point)
         return [value, total]
 
     value, total = crew.total(own)
-    return float(value), unflatten(total, point)
+    return float(value), total
 
 
 def hessian_vector_product(task: Task, params: Parameters, vector: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from diagnostics.inputs.tasks import Parameters, Task
-from diagnostics.measures.curvature import gradient
+from diagnostics.measures.curvature import flat_gradient
+from diagnostics.measures.space import Space
 from diagnostics.measures.vectors import flatten, unflatten, widened
 
 __all__ = ["DifferenceOperator"]
@@ -48,9 +49,9 @@ class DifferenceOperator:
         # In half precision a step would be lost in the rounding of the parameters.
         wide = widened(params)
         self._point = {name: value.detach().to(wide) for name, value in params.items()}
-        self._theta = flatten(self._point)
+        self._theta, self._space = flatten(self._point), Space.of(self._point)
         self.value, self.gradient = self._slope(self._theta)
-        self._change = _CHANGE * math.sqrt(torch.finfo(self.gradient.dtype).eps) * float(self.gradient.norm())
+        self._change = _CHANGE * math.sqrt(torch.finfo(self.gradient.dtype).eps) * self._space.norm(self.gradient)
         self._largest, self._products = 1.0, 0
         self._last: tuple[Tensor, Tensor, float] | None = None
 
@@ -63,13 +64,13 @@ class DifferenceOperator:
         Returns:
             The product, [d].
         """
-        length = float(vector.norm())
+        length = self._space.norm(vector)
         if length == 0:
             return torch.zeros_like(self.gradient)
-        step = self._step()
+        step, self._last = self._step(), None  # as long as the parameters are, and no longer wanted
         _, ahead = self._slope(torch.add(self._theta, vector, alpha=step / length))
         product = ahead - self.gradient
-        self._note(float(product.norm()), step)
+        self._note(self._space.norm(product), step)
         self._last = (vector, ahead, step / length)
         return product.mul_(length / step)
 
@@ -84,17 +85,16 @@ class DifferenceOperator:
             return 0.0
         vector, ahead, scale = self._last
         _, behind = self._slope(torch.sub(self._theta, vector, alpha=scale))
-        return float((ahead + behind - 2 * self.gradient).norm()) / (2 * scale * float(vector.norm()))
+        return self._space.norm(ahead + behind - 2 * self.gradient) / (2 * scale * self._space.norm(vector))
 
     def _slope(self, theta: Tensor) -> tuple[float, Tensor]:
         """Loss and gradient at a point."""
-        value, slope = gradient(self._task, unflatten(theta, self._point))
-        return value, flatten(slope)
+        return flat_gradient(self._task, unflatten(theta, self._point))
 
     def _step(self) -> float:
         """How far to go along a unit vector."""
         if self._products == 0:
-            return math.sqrt(torch.finfo(self._theta.dtype).eps) * (1 + float(self._theta.norm()))
+            return math.sqrt(torch.finfo(self._theta.dtype).eps) * (1 + self._space.norm(self._theta))
         return self._change / self._largest
 
     def _note(self, change: float, step: float) -> None:
@@ -102,7 +102,7 @@ class DifferenceOperator:
         found = change / step
         if self._products == 0:
             # Of a random unit vector ‖Hv‖ is about ‖H‖_F/√d, and ‖H‖_F bounds what the next one can give.
-            found *= math.sqrt(self._theta.numel())
+            found *= math.sqrt(self._space.dimension)
             self._change = max(self._change, math.sqrt(torch.finfo(self._theta.dtype).eps) * change)
         if self._products > 1:
             found = max(found, self._largest)

@@ -8,6 +8,7 @@ from torch import Tensor
 from diagnostics.errors import InputError
 from diagnostics.inputs.tasks import Parameters, Task
 from diagnostics.measures.pieces import single_examples
+from diagnostics.measures.slopes import slopes_of
 
 __all__ = ["diagonal_fisher"]
 
@@ -38,12 +39,12 @@ def diagonal_fisher(task: Task, params: Parameters, *, limit: int | None = None)
     """
     point = {name: value.detach() for name, value in params.items()}
     total = {name: torch.zeros_like(value) for name, value in point.items()}
-    slope, count = torch.func.grad(task.loss), 0
+    count = 0
     for example in single_examples(task, point):
         if limit is not None and count >= limit:
             break
-        for name, value in slope(point, example).items():
-            total[name] += value.detach().square()
+        for each, slope in zip(total.values(), slopes_of(task, point, example)[1], strict=True):
+            each += slope.square()
         count += 1
     if count == 0:
         raise InputError(f"limit: expected at least one example of task {task.name!r}; found {limit}.")

@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from diagnostics.errors import InputError
+from diagnostics.inputs.parts import local
 from diagnostics.inputs.tasks import Parameters, Task
 from diagnostics.measures.pieces import pieces_of
 from diagnostics.measures.sketch import Sketch
-from diagnostics.measures.vectors import flatten, require_alike, unflatten, widened
+from diagnostics.measures.slopes import slopes_of
+from diagnostics.measures.space import Space
+from diagnostics.measures.vectors import accumulate, flatten, require_alike, unflatten, widened, zero_vector
 from diagnostics.processes import team
 
 __all__ = ["SKETCH_SIZE", "FoldedGradients", "task_folds"]
@@ -52,11 +55,12 @@ class FoldedGradients:
     ) -> None:
         self.names, self.like = tuple(names), dict(like)
         first = next(iter(self.like.values()))
-        self.dimension = sum(value.numel() for value in self.like.values())
-        self.sketch = Sketch(self.dimension, sketch_size, seed=seed, device=first.device)
+        self.space = Space.of(self.like)
+        self.sketch = Sketch(self.space.dimension, sketch_size, seed=seed, device=first.device, space=self.space)
         dtype = widened(self.like)
         self._rows = torch.zeros(folds, len(self.names), self.sketch.size, dtype=dtype, device=first.device)
-        self._means = torch.zeros(len(self.names), self.dimension, dtype=dtype, device=first.device) if keep else None
+        held = sum(local(value).numel() for value in self.like.values())
+        self._means = torch.zeros(len(self.names), held, dtype=dtype, device=first.device) if keep else None
         self.weights = torch.zeros(folds, len(self.names), dtype=torch.float64)
 
     def zero(self) -> Tensor:
@@ -65,7 +69,7 @@ class FoldedGradients:
         Returns:
             [d], in the type in which gradients are added up.
         """
-        return torch.zeros(self.dimension, dtype=self._rows.dtype, device=self._rows.device)
+        return zero_vector(self.like)
 
     def add(self, fold: int, name: Name, mean: Tensor, share: float) -> bool:
         """Add the mean gradient over some examples of a fold.
@@ -99,7 +103,7 @@ class FoldedGradients:
         index = self.names.index(name)
         self._rows[fold, index].add_(sketch, alpha=share)
         self.weights[fold, index] += share
-        return bool(sketch.isfinite().all())
+        return not self.space.most(not bool(sketch.isfinite().all()), sketch.device)
 
     @property
     def kept(self) -> bool:
@@ -118,8 +122,8 @@ class FoldedGradients:
             [F, A, F, A], float64.
         """
         # Rows hold sums weighted with shares; dividing their products is cheaper than dividing them.
-        weights = self.weights.flatten()
-        return (_gram(self._rows.flatten(0, 1)) / torch.outer(weights, weights)).view(2 * self.weights.shape)
+        weights, (rows, space) = self.weights.flatten(), self._folded()
+        return (_gram(rows.flatten(0, 1), space) / torch.outer(weights, weights)).view(2 * self.weights.shape)
 
     def plugin(self) -> Tensor:
         """Return the inner products of the means over all data.
@@ -127,7 +131,7 @@ class FoldedGradients:
         Returns:
             [A, A], float64; from the sketches where the means were not kept.
         """
-        return _gram(self._rows.sum(0) if self._means is None else self._means)
+        return _gram(*self._whole())
 
     def combine(self, row: Tensor) -> dict[str, Tensor]:
         """Return a linear combination of the means over all data.
@@ -160,8 +164,21 @@ class FoldedGradients:
         Returns:
             The norm; that of the sketch where the means were not kept.
         """
-        rows = self._rows.sum(0) if self._means is None else self._means
-        return float(self._sum(rows, row).norm(dtype=torch.float64))
+        rows, space = self._whole()
+        return space.norm(self._sum(rows, row).double())
+
+    def _whole(self) -> tuple[Tensor, Space]:
+        """The means over all data, from the sketches where they were not kept, and the space that they lie in."""
+        if self._means is not None:
+            return self._means, self.space
+        rows, space = self._folded()
+        return rows.sum(0), space
+
+    def _folded(self) -> tuple[Tensor, Space]:
+        """What is kept of the folds; sketches of the parts of vectors add up to one that every process has."""
+        if self.sketch.exact or self.space.group is None:
+            return self._rows, self.space
+        return self.space.total(self._rows.clone()), Space(self.sketch.size)
 
     @staticmethod
     def _sum(rows: Tensor, row: Tensor) -> Tensor:
@@ -207,8 +224,9 @@ def task_folds(
 
     def own() -> list[Tensor]:
         for name, (number, (fold, share, batch)) in crew.mine(pieces_dealt):
-            slopes, value = torch.func.grad_and_value(tasks[name].loss)(point, batch)
-            mean = flatten(slopes).to(widened(point))
+            value, slopes = slopes_of(tasks[name], point, batch)
+            mean = gradients.zero()
+            accumulate(mean, 1.0, slopes, point)
             if not (gradients.add(fold, name, mean, share) and bool(value.isfinite())):
                 raise InputError(
                     f"task {tasks[name].name!r}: expected a finite loss and gradient; found {float(value)} in part "
@@ -225,10 +243,10 @@ def task_folds(
     return gradients
 
 
-def _gram(rows: Tensor) -> Tensor:
+def _gram(rows: Tensor, space: Space) -> Tensor:
     """Inner products of rows, [N, N], added up in float64 without a float64 copy of all of them."""
     total = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
     for chunk in rows.split(_CHUNK, dim=1):
         wide = chunk.double()
         total += wide @ wide.T
-    return total.cpu()
+    return space.total(total).cpu()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diagnostics.exact.random_vectors import null_cosine
 from diagnostics.inputs.adapters import open_expert
-from diagnostics.inputs.alignment import BASE, align
+from diagnostics.inputs.alignment import BASE, align, assert_finite
 from diagnostics.inputs.checkpoints import Source, open_checkpoint
 from diagnostics.inputs.naming import name_experts
 from diagnostics.measures.signs import SignCounts
@@ -174,7 +174,7 @@ def geometry(
         The geometry over all shared parameters, and per tensor in ``layers``.
 
     Raises:
-        InputError: If there is no expert, or two paths have the same last part.
+        InputError: If there is no expert, two paths have the same last part, or values are NaN or infinite.
         MismatchError: If parameters do not fit together; the message lists every one.
 
     Example:
@@ -196,7 +196,11 @@ def geometry(
         name: _from_sums(names, part, math.prod(opened[BASE].shape(alignment.stored_name(BASE, name))))
         for name, part in sums.items()
     }
-    return _total(layers, sums, names)
+    total = _total(layers, sums, names)
+    if not total.gram.isfinite().all():
+        for checkpoint in opened.values():
+            assert_finite(checkpoint)
+    return total
 
 
 def _from_sums(

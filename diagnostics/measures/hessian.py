@@ -8,17 +8,21 @@ of the gradient is there already, and three where it has to be made first.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diagnostics.errors import InputError
+from diagnostics.inputs.parts import shared_mesh
+from diagnostics.inputs.shards import without_weights
 from diagnostics.inputs.tasks import Parameters, Task
 from diagnostics.measures.memory import SavedBytes, available_bytes
 from diagnostics.measures.pieces import cut, cuttable, parts_within
+from diagnostics.measures.space import Space
 from diagnostics.measures.vectors import accumulate, unflatten, zero_vector
 from diagnostics.processes import team
 
@@ -60,12 +64,17 @@ class Slopes:
 
     def __init__(self, task: Task, leaves: Parameters, batch: Any) -> None:
         self._task, self._leaves = task, tuple(leaves.values())
-        with differentiable_twice():
+        # The graph of the gradient would keep every weight that was gathered for the backward pass.
+        with differentiable_twice(), without_weights() if shared_mesh(leaves) else nullcontext():
             loss = task.loss(leaves, batch)
             self.value = float(loss.detach())
             # What depends on this seed marks operations that have no second derivative, whose graph ends there.
             seed = torch.ones_like(loss, requires_grad=True)
-            self.gradient: Vector = self._differentiate([loss], [seed], create_graph=True)
+            bent = [loss] if loss.requires_grad else []
+            self.gradient: Vector = self._differentiate(bent, [seed], create_graph=True)
+        # What no parameter enters has no graph. Of the rest a product needs the places in it, not the numbers.
+        bends = [index for index, each in enumerate(self.gradient) if each.requires_grad]
+        self._edges = {index: get_gradient_edge(self.gradient[index]) for index in bends}
         if not _DEAD_ENDS.isdisjoint(_names_of_nodes(self.gradient)):
             raise self._refusal("an operation, of a custom kernel say, that it can differentiate only once")
 
@@ -79,18 +88,22 @@ class Slopes:
         Returns:
             The product, one tensor a parameter.
         """
-        return self._differentiate(self.gradient, vector, retain_graph=keep)
+        edges = list(self._edges.values())
+        return self._differentiate(edges, [vector[index] for index in self._edges], retain_graph=keep)
 
-    def _differentiate(self, outputs: Vector, weights: Vector, **options: Any) -> Vector:
+    def forget(self) -> None:
+        """Let the gradient go, as long as the parameters are, and keep its graph."""
+        self.gradient = ()
+
+    def _differentiate(
+        self, outputs: Sequence[Tensor] | Sequence[GradientEdge], weights: Vector, **options: Any
+    ) -> Vector:
         """The gradient of Σ weights · outputs, or what stands in its way."""
-        # What no parameter enters has no graph.
-        bent = [index for index, output in enumerate(outputs) if output.requires_grad]
-        if not bent:
+        if not outputs:
             return [torch.zeros_like(leaf) for leaf in self._leaves]
-        chosen = [weights[index] for index in bent]
         options |= {"allow_unused": True, "materialize_grads": True}
         try:
-            return torch.autograd.grad([outputs[index] for index in bent], self._leaves, chosen, **options)
+            return torch.autograd.grad(outputs, self._leaves, weights, **options)
         except RuntimeError as error:
             if not any(words in str(error) for words in _ONCE_ONLY):
                 raise
@@ -149,10 +162,11 @@ class HessianOperator:
         self._point = {name: value.detach() for name, value in params.items()}
         self._versions = [value._version for value in self._point.values()]
         self._leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-        device = next(iter(self._leaves.values())).device
+        device, self._space = next(iter(self._leaves.values())).device, Space.of(self._leaves)
         own = int(_SHARE * available_bytes(device)) if memory is None else memory
         # Data are cut by it: processes with other limits would cut them otherwise, and leave examples out.
-        self.memory = min(self._team.collect(range(self._team.size), lambda _: own))
+        common = -int(self._space.most(-own, device))
+        self.memory = min(self._team.collect(range(self._team.size), lambda _: common))
         self._kept: dict[int, tuple[float, Slopes]] = {}
         self.kept_bytes, self._all_kept = 0, True
         most = self._most()
@@ -190,8 +204,12 @@ class HessianOperator:
             return None
         with SavedBytes(self._leaves.values()) as saved:
             Slopes(self._task, self._leaves, cut(batch, slice(0, 1)))
-        fitting = self.memory // max(saved.total, 1)
+        fitting = self.memory // max(self._bytes(saved), 1)
         return None if fitting >= size else max(fitting, 1)
+
+    def _bytes(self, saved: SavedBytes) -> int:
+        """What a graph takes, the most of all processes that share the weights: all have to keep it, or none."""
+        return int(self._space.most(saved.total, next(iter(self._leaves.values())).device))
 
     def _build(self) -> list[Tensor]:
         """Loss and gradient of this process's batches, their graphs kept as long as there is room."""
@@ -201,9 +219,11 @@ class HessianOperator:
                 slopes = Slopes(self._task, self._leaves, batch)
             value += share * slopes.value
             accumulate(total, share, slopes.gradient, self._leaves)
-            if self.kept_bytes + saved.total <= self.memory:
+            size = self._bytes(saved)
+            slopes.forget()
+            if self.kept_bytes + size <= self.memory:
                 self._kept[index] = (share, slopes)
-                self.kept_bytes += saved.total
+                self.kept_bytes += size
             else:
                 self._all_kept = False
         return [value, total]
@@ -219,5 +239,6 @@ class HessianOperator:
             for index, (share, batch) in enumerate(self._team.mine(self._parts())):
                 if index not in self._kept:
                     slopes = Slopes(self._task, self._leaves, batch)
+                    slopes.forget()
                     accumulate(image, share, slopes.product(cast, keep=False), self._leaves)
         return image

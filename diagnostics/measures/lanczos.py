@@ -23,6 +23,7 @@ from scipy.linalg import eigh_tridiagonal
 from scipy.special import ndtri
 from torch import Tensor
 
+from diagnostics.measures.space import Space
 from diagnostics.results import Status
 
 __all__ = ["Spectrum", "lanczos", "power_iteration"]
@@ -50,16 +51,16 @@ class Spectrum:
     status: Status
 
 
-def _start(noise: Tensor, start: Tensor | None, failure: float) -> tuple[Tensor, float]:
+def _start(space: Space, noise: Tensor, start: Tensor | None, failure: float) -> tuple[Tensor, float]:
     """Return the unit start vector and the component c it has on any eigenvector, but for ``failure``."""
-    random = noise / math.sqrt(noise.numel())
-    if start is not None and float(start.norm()) > 0:
-        mixed, share = start / start.norm() + _MIX * random, _MIX
+    random = noise / math.sqrt(space.dimension)
+    if start is not None and space.norm(start) > 0:
+        mixed, share = start / space.norm(start) + _MIX * random, _MIX
     else:
         mixed, share = random, 1.0
-    length = float(mixed.norm())
+    length = space.norm(mixed)
     quantile = float(ndtri(0.5 + failure / 2))
-    return mixed / length, share * quantile / (math.sqrt(noise.numel()) * length)
+    return mixed / length, share * quantile / (math.sqrt(space.dimension) * length)
 
 
 def _rounding(dtype: torch.dtype, steps: int) -> float:
@@ -76,6 +77,7 @@ def lanczos(
     max_products: int = 100,
     confidence: float = 0.999,
     upper_rtol: float | None = None,
+    space: Space | None = None,
 ) -> Spectrum:
     """Run Lanczos with full reorthogonalisation until residual and interval are within tolerance.
 
@@ -88,44 +90,52 @@ def lanczos(
         confidence: Probability with which the upper end holds, 1/2 of the failures for each end of the spectrum.
         upper_rtol: Relative tolerance on the upper end; that on the residual by default. It is cheap to have the upper
             end within a factor of two, and costs twice the products or more to have it within 1 %.
+        space: The space of the vectors, where processes hold parts of them.
 
     Returns:
         The extreme eigenvalue of largest absolute value and the interval of its absolute value.
     """
-    vector, component = _start(noise, start, (1 - confidence) / 2)
+    space = space or Space(noise.numel())
+    vector, component = _start(space, noise, start, (1 - confidence) / 2)
     basis, asymmetry = [vector], 0.0
     alphas: list[float] = []
     betas: list[float] = []
-    budget, wanted = min(max_products, noise.numel()), 1 + (rtol if upper_rtol is None else upper_rtol)
+    budget, wanted = min(max_products, space.dimension), 1 + (rtol if upper_rtol is None else upper_rtol)
     while True:
         image = matvec(basis[-1])
-        alphas.append(float(basis[-1] @ image))
+        alphas.append(space.dot(basis[-1], image))
         if len(basis) > 1:
-            asymmetry = max(asymmetry, abs(float(basis[-2] @ image) - betas[-1]))
-        image = _orthogonal(image, basis, alphas[-1], betas[-1] if betas else 0.0)
-        betas.append(float(image.norm()))
+            asymmetry = max(asymmetry, abs(space.dot(basis[-2], image) - betas[-1]))
+        image = _orthogonal(space, image, basis, alphas[-1], betas[-1] if betas else 0.0)
+        betas.append(space.norm(image))
         if not math.isfinite(betas[-1]):
             return Spectrum(math.nan, 0.0, math.inf, math.nan, len(alphas), asymmetry, Status.UNDEFINED)
-        found = _judge(alphas, betas, component, asymmetry, noise, rtol)
+        found = _judge(space, alphas, betas, component, asymmetry, noise, rtol)
         close = found.residual <= rtol * abs(found.eigenvalue) and found.upper <= wanted * abs(found.eigenvalue)
         if close or found.status in {Status.EXACT, Status.TAINTED} or len(alphas) == budget:
             return found
         basis.append(image / betas[-1])
 
 
-def _orthogonal(image: Tensor, basis: list[Tensor], alpha: float, beta: float) -> Tensor:
+def _orthogonal(space: Space, image: Tensor, basis: list[Tensor], alpha: float, beta: float) -> Tensor:
     """What of an image no earlier vector has: by the three-term recurrence, and once more by all of them."""
     rest = image.sub(basis[-1], alpha=alpha)  # a copy: an operator may return what it was given
     if len(basis) > 1:
         rest.sub_(basis[-2], alpha=beta)
     # Twice is enough: the recurrence was the first time.
     for member in basis:
-        rest.sub_(member, alpha=float(member @ rest))
+        rest.sub_(member, alpha=space.dot(member, rest))
     return rest
 
 
 def _judge(
-    alphas: list[float], betas: list[float], component: float, asymmetry: float, noise: Tensor, rtol: float
+    space: Space,
+    alphas: list[float],
+    betas: list[float],
+    component: float,
+    asymmetry: float,
+    noise: Tensor,
+    rtol: float,
 ) -> Spectrum:
     """Read the extreme Ritz pair, its interval and its status off the tridiagonal matrix."""
     steps = len(alphas)
@@ -134,9 +144,9 @@ def _judge(
     value, residual = abs(float(ritz[top])), betas[-1] * abs(float(vectors[-1, top]))
     slack = _rounding(noise.dtype, steps) * max(value, betas[-1])
     # A random start has a part in every eigenspace: an invariant Krylov space has seen every eigenvalue.
-    exhausted = steps == noise.numel() or betas[-1] <= slack
+    exhausted = steps == space.dimension or betas[-1] <= slack
     if exhausted:
-        upper = value + slack + (residual if steps < noise.numel() else 0.0)
+        upper = value + slack + (residual if steps < space.dimension else 0.0)
     else:
         ends = [_polynomial_end(sign, ritz, alphas, betas, 1 / component) for sign in (1, -1)]
         upper = max(ends) + slack
@@ -186,6 +196,7 @@ def power_iteration(
     rtol: float = 1e-2,
     max_products: int = 100,
     confidence: float = 0.999,
+    space: Space | None = None,
 ) -> Spectrum:
     """Run power iteration until the residual is within tolerance.
 
@@ -199,15 +210,17 @@ def power_iteration(
         rtol: Relative tolerance on the residual.
         max_products: Budget of products.
         confidence: Probability with which the upper end holds.
+        space: The space of the vectors, where processes hold parts of them.
 
     Returns:
         The eigenvalue of largest absolute value and the interval of its absolute value. Power iteration proves
         little from above, so its status is rarely better than ``LOWER_BOUND``.
     """
-    vector, component = _start(noise, start, 1 - confidence)
+    space = space or Space(noise.numel())
+    vector, component = _start(space, noise, start, 1 - confidence)
     image, log_growth, asymmetry, products = matvec(vector), -math.log(component), 0.0, 1
-    eigenvalue, residual, settled = float(vector @ image), math.inf, False
-    while math.isfinite(length := float(image.norm())):
+    eigenvalue, residual, settled = space.dot(vector, image), math.inf, False
+    while math.isfinite(length := space.norm(image)):
         if length == 0:
             # A random start that H takes to zero has probability zero, unless H = 0.
             return Spectrum(0.0, 0.0, 0.0, 0.0, products, asymmetry, Status.EXACT)
@@ -216,7 +229,7 @@ def power_iteration(
             break
         following = image / length
         following_image = matvec(following)
-        eigenvalue, residual, skew = _ritz_of_two(vector, image, following, following_image)
+        eigenvalue, residual, skew = _ritz_of_two(space, vector, image, following, following_image)
         asymmetry, products = max(asymmetry, skew), products + 1
         settled = residual <= rtol * abs(eigenvalue)
         vector, image = following, following_image
@@ -226,7 +239,7 @@ def power_iteration(
         abs(eigenvalue),
         _rounding(noise.dtype, products) / _PARALLEL * max(abs(eigenvalue), length),
     )
-    exhausted = settled and noise.numel() == 1
+    exhausted = settled and space.dimension == 1
     upper = value + slack if exhausted else max(math.exp(log_growth / products), value) + slack
     status = _status(value, residual, upper, exhausted, rtol)
     if asymmetry > _ASYMMETRY * value + slack:
@@ -234,20 +247,22 @@ def power_iteration(
     return Spectrum(eigenvalue, max(value - slack, 0.0), upper, residual, products, asymmetry, status)
 
 
-def _ritz_of_two(vector: Tensor, image: Tensor, other: Tensor, other_image: Tensor) -> tuple[float, float, float]:
+def _ritz_of_two(
+    space: Space, vector: Tensor, image: Tensor, other: Tensor, other_image: Tensor
+) -> tuple[float, float, float]:
     """Best eigenpair in the span of two unit vectors whose images are known: (eigenvalue, residual, asymmetry)."""
-    overlap = float(vector @ other)
+    overlap = space.dot(vector, other)
     second = other - overlap * vector
-    size = float(second.norm())
+    size = space.norm(second)
     if size < _PARALLEL:  # the newer vector alone is accurate, the difference is not
-        rayleigh = float(other @ other_image)
-        return rayleigh, float((other_image - rayleigh * other).norm()), 0.0
+        rayleigh = space.dot(other, other_image)
+        return rayleigh, space.norm(other_image - rayleigh * other), 0.0
     second, second_image = second / size, (other_image - overlap * image) / size
-    cross, mirrored = float(vector @ second_image), float(second @ image)
+    cross, mirrored = space.dot(vector, second_image), space.dot(second, image)
     mean = (cross + mirrored) / 2
-    values, vectors = np.linalg.eigh([[float(vector @ image), mean], [mean, float(second @ second_image)]])
+    values, vectors = np.linalg.eigh([[space.dot(vector, image), mean], [mean, space.dot(second, second_image)]])
     top = int(np.argmax(np.abs(values)))
     a, b = vectors[:, top]
     ritz = a * vector + b * second
-    residual = float((a * image + b * second_image - values[top] * ritz).norm())
+    residual = space.norm(a * image + b * second_image - values[top] * ritz)
     return float(values[top]), residual, abs(cross - mirrored)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+
+from diagnostics.inputs.parts import local
+from diagnostics.inputs.shards import pack, unpack, without_weights
 
 __all__ = ["SavedBytes", "available_bytes"]
 
@@ -72,24 +77,25 @@ class SavedBytes:
     """
 
     def __init__(self, known: Iterable[Tensor] = ()) -> None:
-        self._seen = {value.untyped_storage().data_ptr() for value in known}
+        self._seen = {local(value).untyped_storage().data_ptr() for value in known}
         self.total = 0
-        # Detached: a graph that held an output of its own would never be freed.
-        self._hooks = saved_tensors_hooks(self._pack, lambda packed: packed)
+        self._entered = ExitStack()
 
-    def _pack(self, tensor: Tensor) -> Tensor:
-        """Count a tensor that a graph saves."""
+    def _pack(self, tensor: Tensor) -> Any:
+        """Count a tensor that a graph keeps."""
+        kept = pack(tensor)
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._seen:
+        if isinstance(kept, Tensor) and storage.data_ptr() not in self._seen:
             self._seen.add(storage.data_ptr())
             self.total += storage.nbytes()
-        return tensor.detach()
+        return kept
 
     def __enter__(self) -> SavedBytes:
-        self._hooks.__enter__()
+        self._entered.enter_context(without_weights(packing=True))
+        self._entered.enter_context(saved_tensors_hooks(self._pack, unpack))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._hooks.__exit__(kind, error, trace)
+        self._entered.close()

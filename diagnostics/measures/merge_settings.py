@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Literal, get_args
 
-from diagnostics.errors import InputError, require_count
+from diagnostics.errors import InputError, require_count, require_one_of
 
 __all__ = [
     "MERGE_METHODS",
@@ -113,9 +113,8 @@ def plan_merge(experts: Collection[str], coefficients: Mapping[str, float], meth
     Raises:
         InputError: If a setting is unknown, out of range or without effect in this method.
     """
-    known = MERGE_METHODS.get(method)
-    if known is None:
-        raise InputError(f"method: expected one of {', '.join(MERGE_METHODS)}; found {method!r}.")
+    require_one_of("method", method, MERGE_METHODS)
+    known = MERGE_METHODS[method]
     _require_choice("convention", given.convention, get_args(Convention))
     _require_choice("majority_sign", given.majority_sign, get_args(MajoritySign))
     require_count("seed", given.seed, least=0)

@@ -13,10 +13,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from diagnostics.errors import InputError, require_count
+from diagnostics.errors import InputError, require_count, require_one_of
 from diagnostics.exact.random_vectors import null_cosine
 from diagnostics.inputs.adapters import open_expert
-from diagnostics.inputs.alignment import BASE, Alignment, align
+from diagnostics.inputs.alignment import BASE, Alignment, align, assert_finite
 from diagnostics.inputs.checkpoints import Checkpoint, Source, open_checkpoint
 from diagnostics.inputs.naming import name_experts
 from diagnostics.measures.column_angles import (
@@ -123,8 +123,7 @@ class Orthogonality(Result):
         Raises:
             InputError: If the weighting is unknown.
         """
-        if weighting not in get_args(Weighting):
-            raise InputError(f"weighting: expected one of {list(get_args(Weighting))}; found {weighting!r}.")
+        require_one_of("weighting", weighting, get_args(Weighting))
         return _average(self.names, self.side, self.layers, self.not_covered, weighting)
 
     def by_kind(self) -> dict[str, Orthogonality]:
@@ -203,8 +202,7 @@ def orthogonality(
         >>> round(found.cosine.null[0, 1].item(), 4)
         0.4244
     """
-    if side not in get_args(Side):
-        raise InputError(f"side: expected one of {list(get_args(Side))}; found {side!r}.")
+    require_one_of("side", side, get_args(Side))
     require_count("max_columns", max_columns, least=2)
     named = name_experts(experts, reserved=BASE)
     opened = {BASE: open_checkpoint(base, label=BASE)}
@@ -244,10 +242,7 @@ def _matrices(opened: Mapping[str, Checkpoint], alignment: Alignment, name: str,
     for model, checkpoint in opened.items():
         value = checkpoint.tensor(alignment.stored_name(model, name)).detach().cpu().double()
         if not bool(value.isfinite().all()):
-            raise InputError(
-                f"{name} of {model!r}: expected finite values; found some that are not. Training diverged or the file "
-                "was damaged: use an earlier checkpoint."
-            )
+            assert_finite(checkpoint)
         tensors.append(value if side == "columns" else value.T)
     return [tensors[0], *(tensor - tensors[0] for tensor in tensors[1:])]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from diagnostics.errors import InputError
+from diagnostics.errors import InputError, require_one_of
 
 __all__ = ["orthoreg_penalty"]
 
@@ -48,8 +48,7 @@ def orthoreg_penalty(deltas: Mapping[str, Tensor] | Iterable[Tensor] | Tensor, f
         >>> orthoreg_penalty({"w": update}, form="paper"), orthoreg_penalty({"w": update}, form="code")
         (tensor(48.), tensor(0.))
     """
-    if form not in _FORMS:
-        raise InputError(f"form: expected one of {sorted(_FORMS)}; found {form!r}.")
+    require_one_of("form", form, _FORMS)
     return functools.reduce(operator.add, map(_FORMS[form], _matrices(deltas)))
 
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.tasks import Parameters, Task
-from diagnostics.measures.vectors import flatten
+from diagnostics.measures.slopes import slopes_of
+from diagnostics.measures.space import Space
+from diagnostics.measures.vectors import accumulate, zero_vector
 
 __all__ = ["Pieces", "cut", "cuttable", "parts_within", "pieces_of", "single_examples"]
 
@@ -138,13 +139,11 @@ def _divisible(task: Task, params: Parameters) -> bool:
     size, batch = max(zip(task.sizes, task.batches, strict=True), key=lambda pair: pair[0])
     parts = [slice(0, size // 2), slice(size // 2, size)]
     # The gradient tells, not the loss: a tensor of something else may be cut without changing the mean of losses.
-    slope = torch.func.grad(task.loss)
-    whole = flatten(slope(params, batch))
-    mean = sum(
-        (flatten(slope(params, cut(batch, part))) * (len(range(size)[part]) / size) for part in parts),
-        torch.zeros_like(whole),
-    )
-    return float((whole - mean).norm()) <= _RTOL * max(float(whole.norm()), float(mean.norm()))
+    space, whole, mean = Space.of(params), zero_vector(params), zero_vector(params)
+    accumulate(whole, 1.0, slopes_of(task, params, batch)[1], params)
+    for part in parts:
+        accumulate(mean, len(range(size)[part]) / size, slopes_of(task, params, cut(batch, part))[1], params)
+    return space.norm(whole - mean) <= _RTOL * max(space.norm(whole), space.norm(mean))
 
 
 def cuttable(batch: Any, size: int) -> bool:

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from diagnostics.measures.space import Space
+
 __all__ = ["Sketch"]
 
 # Coordinates that are signed at a time: a signed copy of a whole gradient would be the largest vector of all.
@@ -25,6 +27,7 @@ class Sketch:
         size: Length of the sketches; a vector of at most this length is kept as it is.
         seed: Seed of buckets and signs.
         device: Where the vectors are.
+        space: Their space, where processes hold parts of them; sketches of all parts add up to that of the vector.
 
     Example:
         >>> Sketch(3, 8)(torch.ones(3)).tolist(), Sketch(3, 8).error
@@ -33,13 +36,23 @@ class Sketch:
         0.1
     """
 
-    def __init__(self, dimension: int, size: int, *, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        dimension: int,
+        size: int,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        space: Space | None = None,
+    ) -> None:
+        space = space or Space(dimension, parts=((0, dimension),))
         self.exact = dimension <= size
-        self.size = min(dimension, size)
+        # Of a vector that is kept as it is, the part that is here.
+        self.size = sum(stop - start for start, stop in space.parts) if self.exact else size
         if not self.exact:
             # Drawn on the CPU, so that every device gives the same sketch.
             generator = torch.Generator().manual_seed(seed)
-            drawn = torch.randint(2 * size, (dimension,), generator=generator, dtype=torch.int32)
+            drawn = space.drawn(lambda count: torch.randint(2 * size, (count,), generator=generator, dtype=torch.int32))
             self._bucket = (drawn >> 1).to(device)
             self._sign = (1 - 2 * (drawn & 1)).to(torch.int8).to(device)
 

@@ -10,11 +10,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from diagnostics.errors import InputError
+from diagnostics.errors import InputError, require_one_of
 from diagnostics.inputs.tasks import Parameters, Task
 from diagnostics.measures.differences import DifferenceOperator
 from diagnostics.measures.hessian import HessianOperator
 from diagnostics.measures.lanczos import Spectrum, lanczos, power_iteration
+from diagnostics.measures.space import Space
 from diagnostics.measures.vectors import flatten
 from diagnostics.results import Result, Status
 
@@ -119,17 +120,19 @@ def spectral_norm(
         )
     if method != "lanczos" and upper_rtol is not None:
         raise InputError(f"upper_rtol: only method='lanczos' closes its upper end; found method={method!r}")
-    if products not in get_args(Products):
-        raise InputError(f"products: expected one of {list(get_args(Products))}; found {products!r}")
+    require_one_of("products", products, get_args(Products))
     hessian = (
         DifferenceOperator(task, params) if products == "differences" else HessianOperator(task, params, memory=memory)
     )
     flat = hessian.gradient
-    noise = torch.randn(flat.shape, generator=torch.Generator().manual_seed(seed), dtype=flat.dtype).to(flat.device)
+    space = Space.of(params)
+    generator = torch.Generator().manual_seed(seed)
+    noise = space.drawn(lambda count: torch.randn(count, generator=generator, dtype=flat.dtype)).to(flat.device)
     direction = None if start is None else flatten({name: start[name] for name in params}).to(flat)
     # What differences add to the residual has to fit into the tolerance too.
     aim = rtol if products == "exact" else 0.75 * rtol
     options: dict[str, Any] = {"start": direction, "rtol": aim, "max_products": max_products, "confidence": confidence}
+    options["space"] = space
     options |= {"upper_rtol": upper_rtol} if method == "lanczos" else {}
     found, error = _METHODS[method](hessian, noise, **options), 0.0
     if isinstance(hessian, DifferenceOperator):

@@ -30,6 +30,8 @@ __all__ = ["Sums", "stream_sums"]
 _BLOCK = 1 << 16
 # Numbers of a block, all models together: 8 MB a thread, whatever the number of models.
 _NUMBERS = 1 << 20
+# Files that are open at a time, unless one tensor of all models takes more; many systems allow a process 1024.
+_FILES = 256
 # Coordinates that a thread takes at a time.
 _SLICE = 1 << 19
 # Torch converts no more than these in the thread that asks; beyond them it starts others, beside ours.
@@ -113,9 +115,13 @@ def stream_sums(opened: Mapping[str, Checkpoint], alignment: Alignment, experts:
             finished.close()
         return name, found
 
+    room = max(1, _FILES // len(opened))
+
     # Left in reverse: threads end before the files that they read are closed.
     with ExitStack() as everything, ThreadPoolExecutor(workers) as pool:
         for name in alignment.shared:
+            while sum(finished is not None for _, _, finished in waiting) >= room:
+                yield oldest()
             files = ExitStack()
             everything.callback(files.close)
             size = math.prod(opened[BASE].shape(alignment.stored_name(BASE, name)))

@@ -1,7 +1,8 @@
-"""One pass over a base and its experts that gathers what tells whether they belong together."""
+"""What tells whether a base and its experts belong together, gathered from one tensor of two models at a time."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from diagnostics.inputs.alignment import BASE
 from diagnostics.inputs.checkpoints import Checkpoint
+from diagnostics.inputs.slices import in_slices
 from diagnostics.measures.agreement import agreement, as_matrix
 from diagnostics.measures.ancestry import Descent, descent
 from diagnostics.measures.permutation import Reordering, find_reordering
@@ -18,7 +20,7 @@ from diagnostics.measures.storage import Rounding, Stage, coarsest, measure_roun
 
 __all__ = ["Damage", "Evidence", "Survey", "survey"]
 
-# Elements of one tensor that are held in float64 at a time, for all models together.
+# Elements of one tensor that are looked at at a time.
 _CHUNK = 1 << 20
 
 
@@ -79,7 +81,9 @@ def survey(
     shared: Mapping[str, Mapping[str, str]],
     progress: Callable[[float], None] | None = None,
 ) -> Survey:
-    """Read every tensor of every model once, one tensor of all models at a time.
+    """Read every tensor of every model twice: beside the base's, and in slices beside those of all others.
+
+    Memory is that of one tensor of two models, whatever the number of models, as far as they are read from files.
 
     Args:
         checkpoints: Base and experts.
@@ -103,12 +107,10 @@ def survey(
     tensors = checkpoints[BASE].names
     for done, name in enumerate(tensors, start=1):
         present = {BASE: name, **{expert: own[name] for expert, own in shared.items() if name in own}}
-        values = {model: checkpoints[model].tensor(own).detach().cpu() for model, own in present.items()}
-        sound = {model: part for model, part in values.items() if _is_sound(seen, model, present[model], part)}
-        if BASE in sound and sound[BASE].is_floating_point() and sound[BASE].numel():
-            _compare(seen, name, sound)
-            compared |= sound.keys()
-        _part(seen, values, sound)
+        sound = _compare(seen, checkpoints, present)
+        _compare_all(seen, checkpoints, present, sound)
+        if _has_numbers(checkpoints[BASE], name) and BASE in sound:
+            compared |= sound
         if progress:
             progress(done / len(tensors))
     seen.identical = {pair: exact for pair, exact in seen.identical.items() if compared.issuperset(pair)}
@@ -133,18 +135,36 @@ def _is_sound(seen: Survey, model: str, name: str, values: Tensor) -> bool:
     return not (nan or infinite)
 
 
-def _compare(seen: Survey, name: str, values: Mapping[str, Tensor]) -> None:
-    """Gather what one tensor says about every expert."""
-    base = values[BASE]
-    for expert in (model for model in values if model != BASE):
-        evidence = seen.evidence[expert]
-        stage, dtype, rounding = measure_rounding(base, values[expert])
-        if rounding.kept or rounding.true:
-            key = (stage, dtype)
-            evidence.roundings[key] = evidence.roundings.get(key, Rounding()) + rounding
-        if base.ndim >= 2:
-            _compare_matrices(evidence, name, as_matrix(base), as_matrix(values[expert]))
-    _add_products(seen, values)
+def _has_numbers(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether there is anything in a tensor to compare."""
+    return checkpoint.dtype(name).is_floating_point and math.prod(checkpoint.shape(name)) > 0
+
+
+def _compare(seen: Survey, checkpoints: Mapping[str, Checkpoint], present: Mapping[str, str]) -> set[str]:
+    """Gather what one tensor says about every expert, one after the other, and whose values are all finite."""
+    name = present[BASE]
+    base = checkpoints[BASE].tensor(name).detach().cpu()
+    sound = {BASE} if _is_sound(seen, BASE, name, base) else set()
+    comparable = bool(sound) and _has_numbers(checkpoints[BASE], name)
+    for expert, own in present.items():
+        if expert == BASE:
+            continue
+        values = checkpoints[expert].tensor(own).detach().cpu()
+        if _is_sound(seen, expert, own, values):
+            sound.add(expert)
+            if comparable:
+                _compare_one(seen.evidence[expert], name, base, values)
+    return sound
+
+
+def _compare_one(evidence: Evidence, name: str, base: Tensor, expert: Tensor) -> None:
+    """Gather what one tensor says about one expert."""
+    stage, dtype, rounding = measure_rounding(base, expert)
+    if rounding.kept or rounding.true:
+        key = (stage, dtype)
+        evidence.roundings[key] = evidence.roundings.get(key, Rounding()) + rounding
+    if base.ndim >= 2:
+        _compare_matrices(evidence, name, as_matrix(base), as_matrix(expert))
 
 
 def _compare_matrices(evidence: Evidence, name: str, base: Tensor, expert: Tensor) -> None:
@@ -158,24 +178,28 @@ def _compare_matrices(evidence: Evidence, name: str, base: Tensor, expert: Tenso
         evidence.reorderings[name] = reorderings
 
 
-def _add_products(seen: Survey, values: Mapping[str, Tensor]) -> None:
-    """Add one tensor's products between task vectors."""
-    rows = [row for row, name in enumerate(seen.names) if name in values]
-    flat = [values[model].reshape(-1) for model in (BASE, *(seen.names[row] for row in rows))]
-    index = torch.tensor(rows, dtype=torch.long)
-    step = max(1, _CHUNK // len(flat))
-    for start in range(0, flat[0].numel(), step):
-        base, *models = (part[start : start + step].double() for part in flat)
-        if not models:
-            return
-        moves = torch.stack([model - base for model in models])
-        gram = moves @ moves.T
-        seen.gram[index[:, None], index] += gram
-        seen.squares[index[:, None], index] += gram.diagonal()[:, None]
+def _compare_all(
+    seen: Survey, checkpoints: Mapping[str, Checkpoint], present: Mapping[str, str], sound: set[str]
+) -> None:
+    """Compare one tensor of all models with each other, slice by slice."""
+    for pair in [pair for pair in seen.identical if present.keys() >= set(pair) and not sound >= set(pair)]:
+        del seen.identical[pair]
+    summed = [name for name in seen.names if name in sound]
+    numbers = bool(summed) and BASE in sound and _has_numbers(checkpoints[BASE], present[BASE])
+    rows = torch.tensor([seen.names.index(name) for name in summed], dtype=torch.long)
+    for parts in in_slices(*((checkpoints[model], own) for model, own in present.items())):
+        values = dict(zip(present, parts, strict=True))
+        if numbers:
+            base = values[BASE].double()
+            moves = torch.stack([values[name].double() - base for name in summed])
+            gram = moves @ moves.T
+            seen.gram[rows[:, None], rows] += gram
+            seen.squares[rows[:, None], rows] += gram.diagonal()[:, None]
+        _part(seen, values)
 
 
-def _part(seen: Survey, values: Mapping[str, Tensor], sound: Mapping[str, Tensor]) -> None:
-    """Strike out pairs that differ in this tensor, and note those that are equal by rounding alone."""
+def _part(seen: Survey, values: Mapping[str, Tensor]) -> None:
+    """Strike out pairs that differ in this slice, and note those that are equal by rounding alone."""
     for pair in [pair for pair in seen.identical if values.keys() >= set(pair)]:
         first, second = (values[model] for model in pair)
         same = exact = torch.equal(_wide(first), _wide(second))
@@ -183,7 +207,7 @@ def _part(seen: Survey, values: Mapping[str, Tensor], sound: Mapping[str, Tensor
             narrow = coarsest(first.dtype, second.dtype)
             same = torch.equal(_wide(first.to(narrow)), _wide(second.to(narrow)))
         seen.identical[pair] &= exact
-        if not same or not sound.keys() >= set(pair):
+        if not same:
             del seen.identical[pair]
 
 

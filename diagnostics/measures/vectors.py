@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from diagnostics.errors import InputError
+from diagnostics.inputs.parts import local, wrapped
+from diagnostics.measures.space import Space
 
 __all__ = [
     "accumulate",
@@ -31,9 +33,9 @@ def flatten(params: Mapping[str, Tensor]) -> Tensor:
         params: Tensors by name.
 
     Returns:
-        A vector of length d.
+        A vector of length d; of tensors that several processes hold in parts, this process's part of it.
     """
-    return torch.cat([value.reshape(-1) for value in params.values()])
+    return torch.cat([local(value).reshape(-1) for value in params.values()])
 
 
 def unflatten(vector: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -46,8 +48,14 @@ def unflatten(vector: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Returns:
         Views of the vector, by name.
     """
-    parts = torch.split(vector, [value.numel() for value in like.values()])
-    return {name: part.view(value.shape) for (name, value), part in zip(like.items(), parts, strict=True)}
+    return {name: wrapped(part, like[name]) for name, part in _views(vector, like).items()}
+
+
+def _views(vector: Tensor, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Views of a vector in the shapes in which this process holds named tensors."""
+    shapes = {name: local(value).shape for name, value in like.items()}
+    parts = torch.split(vector, [math.prod(shape) for shape in shapes.values()])
+    return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
 
 
 def inner(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
@@ -64,9 +72,10 @@ def inner(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
         InputError: If the names or shapes differ.
     """
     require_alike(first, second)
-    return math.fsum(
-        float(torch.dot(first[name].reshape(-1).double(), second[name].reshape(-1).double())) for name in first
-    )
+    pairs = ((local(first[name]).reshape(-1), local(second[name]).reshape(-1)) for name in first)
+    own = math.fsum(float(torch.dot(one.double(), other.double())) for one, other in pairs)
+    some = local(next(iter(first.values())))
+    return float(Space.of(first).total(torch.tensor(own, dtype=torch.float64, device=some.device)))
 
 
 def require_alike(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> None:
@@ -166,7 +175,7 @@ def zero_vector(like: Mapping[str, Tensor]) -> Tensor:
     Returns:
         [d], where the parameters are, in the type that :func:`widened` gives.
     """
-    count = sum(value.numel() for value in like.values())
+    count = sum(local(value).numel() for value in like.values())
     return torch.zeros(count, dtype=widened(like), device=next(iter(like.values())).device)
 
 
@@ -179,5 +188,5 @@ def accumulate(total: Tensor, share: float, parts: Iterable[Tensor], like: Mappi
         parts: One tensor a parameter, in their order.
         like: The parameters.
     """
-    for view, part in zip(unflatten(total, like).values(), parts, strict=True):
-        view.add_(part.detach(), alpha=share)
+    for view, part in zip(_views(total, like).values(), parts, strict=True):
+        view.add_(local(part.detach()), alpha=share)

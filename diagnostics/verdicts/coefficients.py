@@ -10,7 +10,7 @@ from typing import get_args
 
 import numpy as np
 
-from diagnostics.errors import InputError
+from diagnostics.errors import InputError, require_one_of, require_share
 from diagnostics.inputs.problem import MergeProblem
 from diagnostics.results import Cost, Estimate, Result, Verdict
 from diagnostics.verdicts.coefficient_search import axis, search
@@ -177,12 +177,10 @@ def _names(problem: MergeProblem, experts: Sequence[str] | None) -> tuple[str, .
 
 def _check(objective: str, bounds: tuple[float, float], verify: int, tolerance: float, seed: int) -> None:
     """Refuse settings that mean nothing."""
-    if objective not in get_args(Objective):
-        raise InputError(f"objective: expected one of {list(get_args(Objective))}; found {objective!r}.")
+    require_one_of("objective", objective, get_args(Objective))
     if len(bounds) != 2 or not all(map(math.isfinite, bounds)) or not bounds[0] < bounds[1]:
         raise InputError(f"bounds: expected two numbers, the smaller first, such as (0.0, 1.5); found {bounds!r}.")
-    if not 0 <= tolerance < 1:
-        raise InputError(f"tolerance is a share of the expert's score between 0 and 1, found {tolerance}")
+    require_share("tolerance", tolerance)
     for name, value in {"verify": verify, "seed": seed}.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise InputError(f"{name}: expected a whole number from 0 on; found {value!r}.")
@@ -191,7 +189,7 @@ def _check(objective: str, bounds: tuple[float, float], verify: int, tolerance: 
 def _metric(scored: Mapping[str, bool], given: str | None) -> Metric:
     """The metric asked for, or retention where every task has one."""
     if given not in (None, *get_args(Metric)):
-        raise InputError(f"metric: expected one of {list(get_args(Metric))} or none; found {given!r}.")
+        require_one_of("metric", given, get_args(Metric))
     without = [name for name, has in scored.items() if not has]
     if given == "retention" and without:
         raise InputError(

@@ -45,7 +45,7 @@ def check_compatibility(
 ) -> list[Finding]:
     """Return everything that speaks against merging these experts, found without data, the worst first.
 
-    Weights are read one tensor of all models at a time.
+    Weights are read one tensor of two models at a time.
 
     Args:
         base: The base: a model, its parameters, or a path to them.

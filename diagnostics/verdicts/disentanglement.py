@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from diagnostics.errors import InputError, require_count
+from diagnostics.errors import InputError, require_count, require_one_of
 from diagnostics.inputs.problem import MergeProblem
 from diagnostics.inputs.tasks import Task
 from diagnostics.measures.disagreement import DIVERGENCES
@@ -212,8 +212,7 @@ def disentanglement_error(
     """
     tasks = _tasks(problem, first, second, max_batches)
     points, shape = _points(grid)
-    if divergence not in DIVERGENCES:
-        raise InputError(f"divergence: expected one of {sorted(DIVERGENCES)}; found {divergence!r}.")
+    require_one_of("divergence", divergence, DIVERGENCES)
     if not 0 < confidence < 1:
         raise InputError(f"confidence: expected a number between 0 and 1; found {confidence}. Write 0.9.")
     turned = [points, [(two, one) for one, two in points]]

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from diagnostics.errors import InputError
+from diagnostics.errors import require_one_of, require_share
 from diagnostics.inputs.problem import Coefficients, MergeProblem
 from diagnostics.measures.vectors import shifted
 from diagnostics.results import Cost, Estimate, Result, Status, Verdict
@@ -161,10 +161,8 @@ def predict_merge(
         >>> round(predict_merge(problem, 0.5).tasks["task_0"].loss.value, 6)
         0.25
     """
-    if not 0 <= tolerance < 1:
-        raise InputError(f"tolerance is a share of the expert's score between 0 and 1, found {tolerance}")
-    if about not in get_args(About):
-        raise InputError(f"about: expected one of {list(get_args(About))}; found {about!r}.")
+    require_share("tolerance", tolerance)
+    require_one_of("about", about, get_args(About))
     lambdas = problem.coefficients(coefficients)
     parts = merge_parts(problem, lambdas, method, settings)
     found = parts.surrogates(problem, tuple(lambdas), progress)

@@ -183,8 +183,8 @@ class Surrogate:
         centers = [self._read_many(outputs, batch, size) for outputs, _, batch, size in batches]
         sums, counts = np.zeros((2, len(points))), np.zeros(2)
         for _ in range(_DRAWS):
-            for (outputs, deviation, batch, size), center in zip(batches, centers, strict=True):
-                draw = torch.randn(outputs.shape, generator=generator, dtype=torch.float64)
+            draws = _noise([outputs for outputs, *_ in batches], generator)
+            for (outputs, deviation, batch, size), center, draw in zip(batches, centers, draws, strict=True):
                 moved = self._read_many(outputs + deviation * torch.tensordot(root, draw, dims=1), batch, size)
                 for kind, change in enumerate(new - old for new, old in zip(moved, center, strict=True)):
                     apart = change if reference is None else change - change[reference]
@@ -216,6 +216,13 @@ class Surrogate:
         if score is None:
             return losses, torch.full((len(outputs), 1), math.nan, dtype=torch.float64)
         return losses, _at_each(lambda out: score(out, batch).double(), outputs)
+
+
+def _noise(outputs: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+    """Normal noise of the shapes [K, examples, …] given; an example's does not depend on how batches are cut."""
+    sizes = [each[0].numel() for each in outputs]
+    parts = torch.randn(sum(sizes), len(outputs[0]), generator=generator, dtype=torch.float64).split(sizes)
+    return [part.T.reshape(each.shape) for part, each in zip(parts, outputs, strict=True)]
 
 
 def _at_each(read: Callable[[Tensor], Tensor], outputs: Tensor) -> Tensor:

@@ -275,7 +275,7 @@ def test_damaged_folders_are_refused(tmp_path):
     with pytest.raises(InputError, match="every expert in one cluster"):
         load_bases(home, base)
     (home / "bases.json").write_text(json.dumps({**index, "format": 7}))
-    with pytest.raises(InputError, match="format 7"):
+    with pytest.raises(InputError, match=r"format: Input should be 1, 7"):
         load_bases(home, base)
     (home / "bases.json").write_text(json.dumps(index))
     with pytest.raises(MismatchError, match="shape"):
@@ -287,7 +287,7 @@ def test_damaged_folders_are_refused(tmp_path):
         load_bases(home, base)
 
 
-def test_an_interrupted_save_leaves_no_index(tmp_path, monkeypatch):
+def test_a_save_that_fails_leaves_the_old_bases(tmp_path, monkeypatch):
     _, base, experts = example()
     found = task_vector_bases(base, experts)
     home = found.save(tmp_path / "bases")
@@ -295,11 +295,11 @@ def test_an_interrupted_save_leaves_no_index(tmp_path, monkeypatch):
     def broken(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("diagnostics.inputs.files.save_file", broken)
+    before = {path.name: path.read_bytes() for path in home.iterdir()}
+    monkeypatch.setattr("diagnostics.bases.files.save_file", broken)
     with pytest.raises(InputError, match="No space left"):
         found.save(home)
-    with pytest.raises(InputError, match="found none"):
-        load_bases(home, base)
+    assert {path.name: path.read_bytes() for path in home.iterdir()} == before
 
 
 def test_wrong_experts_are_refused():

@@ -201,8 +201,8 @@ def test_position_embeddings_are_no_vocabulary():
 
 
 INPUTS: dict[str, tuple[dict, dict, list[str]]] = {
-    "no expert": ({}, {}, ["expected experts by name", "none"]),
-    "expert named base": ({"base": of(**BASE)}, {}, ["one named 'base'"]),
+    "no expert": ({}, {}, ["expected at least one", "none"]),
+    "expert named base": ({"base": of(**BASE)}, {}, ["none called 'base'"]),
     "private string": ({"e": of(**BASE)}, {"private": "w"}, ["found the string 'w'", "Pass ['w']"]),
     "misspelt": (
         {"e": of(**BASE)},

@@ -242,7 +242,7 @@ BAD_FILES = {
     "limit": (REQUIRED + "limit: 0", r"limit: expected a number above 0.*; found 0"),
     "no limit": (REQUIRED + "limit: .inf", r"limit: expected a number above 0.*; found inf"),
     "folds": (REQUIRED + "folds: 1", r"folds: expected a whole number from 2 on; found 1"),
-    "seed": (REQUIRED + "seed: -1", r"seed: expected a whole number from 0 on; found -1"),
+    "seed": (REQUIRED + "seed: -1", r"seed: expected a whole number from 0 to below 2\^63; found -1"),
     "batch": (REQUIRED + "batch_size: 0", r"batch_size: expected a whole number from 1 on; found 0"),
     "length": (REQUIRED + "max_length: 0", r"max_length: expected a whole number from 1 on; found 0"),
     "examples": (REQUIRED + "examples: all", r"examples: expected a whole number from 1 on, .*; found 'all'"),

@@ -199,7 +199,7 @@ BAD_FILES = {
     "batch size": ("batch_size: 0", r"batch_size: expected a whole number from 1 on; found 0"),
     "half a batch": ("batch_size: 1.5", r"batch_size: expected a whole number from 1 on; found 1\.5"),
     "length": ("max_length: '8'", r"max_length: expected a whole number from 1 on; found '8'"),
-    "seed": ("seed: true", r"seed: expected a whole number from 0 on; found True"),
+    "seed": ("seed: true", r"seed: expected a whole number from 0 to below 2\^63; found True"),
     "target": ("target: [a]", r"target: expected the name of an expert or a path; found \['a'\]"),
     "columns": ("columns: text", r"columns: expected names by role .*; found 'text'"),
     "kind": ("kind: 1", r"kind: expected one of \['sequence-classification', 'causal-lm'\], or .*; found 1"),

@@ -83,6 +83,9 @@ def test_kinds(folders: Path, tmp_path: Path) -> None:
         *["causal-lm"] * 2,
     ]
     assert drafted(folders, "chat", base="lm").content["kind"] == "causal-lm"
+    with_lora(causal_lm("gpt2"), task_type=None).save_pretrained(folders / "plain")
+    assert kind_of(folders / "plain") is None
+    assert drafted(folders, "plain", base="lm").content["kind"] == "causal-lm", "its base says it"
     mixed = drafted(folders, "kind", "lm")
     assert mixed.content["kind"] == OWN_KIND
     assert "kind: sequence-classification, lm: causal-lm" in mixed.gaps["kind"]

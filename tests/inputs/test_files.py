@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from diagnostics.errors import InputError
-from diagnostics.inputs.files import write_atomic, write_tensors
+from diagnostics.inputs.files import replaced_together, write_atomic, write_tensors
 
 
 def files(folder):
@@ -29,7 +29,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, s
     path = tmp_path / "page.html"
     path.write_text("old")
     monkeypatch.setattr(step, broken)
-    with pytest.raises(InputError, match=r"page\.html.*No space left"):
+    with pytest.raises(InputError, match=r"page\.html: expected to write it; found: No space left"):
         write_atomic(path, "new")
     assert path.read_text() == "old"
     assert files(tmp_path) == ["page.html"], "a draft was left behind"
@@ -44,12 +44,12 @@ def test_text_that_cannot_be_encoded_leaves_the_old_file(tmp_path):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"nowhere does not exist; create it"):
+    with pytest.raises(InputError, match=r"found no .*nowhere\. Create it first"):
         write_atomic(tmp_path / "nowhere" / "page.html", "text")
 
 
 def test_what_is_no_file_is_not_replaced(tmp_path):
-    with pytest.raises(InputError, match="is not a file"):
+    with pytest.raises(InputError, match="something else there"):
         write_atomic(tmp_path, "text")
 
 
@@ -76,3 +76,47 @@ def test_tensors_that_cannot_be_written_leave_the_old_file(tmp_path, monkeypatch
     with pytest.raises(InputError, match=r"vector\.safetensors.*No space left"):
         write_tensors(path, {"a": torch.zeros(2)})
     assert torch.equal(load_file(path)["a"], torch.ones(2)) and files(tmp_path) == ["vector.safetensors"]
+
+
+def folder_of(path, **contents):
+    path.mkdir(exist_ok=True)
+    for name, text in contents.items():
+        (path / name).write_text(text)
+    return path
+
+
+def contents(path):
+    return {each.name: each.read_text() for each in path.iterdir()}
+
+
+def test_files_of_a_folder_are_replaced_together(tmp_path):
+    home = folder_of(tmp_path / "home", a="old", index="a", other="kept")
+    with replaced_together(home, last="index") as drafts:
+        folder_of(drafts, a="new", index="b")
+        assert ((home / "a").read_text(), (home / "index").read_text()) == ("old", "a")
+    assert contents(home) == {"a": "new", "index": "b", "other": "kept"}
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failure_before_all_are_written_leaves_the_old_ones(tmp_path, failure):
+    home = folder_of(tmp_path / "home", a="old", index="a")
+    with pytest.raises((InputError, KeyboardInterrupt)) as caught, replaced_together(home, last="index") as drafts:
+        folder_of(drafts, a="new")
+        raise failure
+    assert isinstance(failure, KeyboardInterrupt) or "home: expected to write it; found: No space" in str(caught.value)
+    assert contents(home) == {"a": "old", "index": "a"}
+
+
+def test_a_failure_while_files_take_their_places_leaves_no_index(tmp_path, monkeypatch):
+    home = folder_of(tmp_path / "home", a="old", b="old", index="ab")
+    monkeypatch.setattr("pathlib.Path.replace", broken)
+    with pytest.raises(InputError, match="No space left"), replaced_together(home, last="index") as drafts:
+        folder_of(drafts, a="new", b="new", index="ab")
+    assert contents(home) == {"a": "old", "b": "old"}, "a folder without its index says that it is not whole"
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    refused = pytest.raises(InputError, match=r"file/home: expected to write it; found: Not a directory")
+    with refused, replaced_together(tmp_path / "file" / "home", last="index"):
+        pass

@@ -23,10 +23,10 @@ def test_names_that_are_given_are_kept() -> None:
 @pytest.mark.parametrize(
     ("experts", "message"),
     [
-        ([], "at least one expert is needed"),
-        ({}, "at least one expert is needed"),
-        ({"base": "x"}, "none may be called 'base'"),
-        (["x/news", "y/news"], "two experts have the same name"),
+        ([], "expected at least one"),
+        ({}, "expected at least one"),
+        ({"base": "x"}, "none called 'base'"),
+        (["x/news", "y/news"], "whose last parts differ"),
         (torch.nn.Linear(1, 1), r"by name; found Linear\. Write {name: model}"),
         (["x", torch.nn.Linear(1, 1)], r"by name; found a list with Linear\. Write {name: model}"),
         ("x/news", r"expected a list of paths or a mapping by name; found 'x/news'\. Write \[path\]"),

@@ -156,8 +156,11 @@ def test_an_audit_on_a_gpu(dtype):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device": "gpu"}, "device: expected 'cpu', or 'cuda' where PyTorch sees a GPU; found 'gpu'"),
-        ({"dtype": "float8"}, "dtype: expected one of ['float64', 'float32', 'bfloat16', 'float16']; found 'float8'."),
+        ({"device": "gpu"}, "device: expected cpu, or cuda where PyTorch sees a GPU; found 'gpu'. Write cpu"),
+        (
+            {"dtype": "float8"},
+            "dtype: expected one of float64, float32, bfloat16, float16; found 'float8'. Did you mean 'float64'?",
+        ),
         ({"dtype": torch.int64}, "found torch.int64."),
     ],
 )

@@ -41,7 +41,14 @@ def test_forms_of_coefficients():
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [({"c": 1.0}, "unknown experts"), ([1.0], "1 coefficients for 2"), (float("nan"), "finite"), ({}, "at least one")],
+    [
+        ({"c": 1.0}, "expected one of the experts"),
+        ([1.0], "expected one number for each of"),
+        (float("nan"), "finite"),
+        ({}, "at least one"),
+        ("half", "finite number"),
+        (True, "finite number"),
+    ],
 )
 def test_bad_coefficients_are_refused(given, message):
     with pytest.raises(InputError, match=message):

@@ -11,6 +11,7 @@ from diagnostics.errors import InputError
 from diagnostics.inputs.tasks import Task
 from diagnostics.measures import folds as module
 from diagnostics.measures.folds import FoldedGradients, task_folds, widened
+from diagnostics.measures.space import Space
 
 POINT = {"a": torch.zeros(2, dtype=torch.float64), "b": torch.zeros(1, 3, dtype=torch.float64)}
 
@@ -168,4 +169,4 @@ def test_the_seed_of_the_sketch_is_zero_unless_told():
 def test_chunks_of_columns_add_up(chunk, monkeypatch):
     monkeypatch.setattr(module, "_CHUNK", chunk)
     data = rows(0, 4)
-    assert torch.allclose(module._gram(data), data @ data.T)
+    assert torch.allclose(module._gram(data, Space(data.shape[1])), data @ data.T)

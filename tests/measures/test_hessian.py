@@ -80,14 +80,24 @@ def test_a_batch_that_cannot_be_cut_stays_whole():
     assert float(found) == pytest.approx(2 * float(data.sum()) ** 2)
 
 
-def test_graphs_are_freed_with_the_operator():
-    task, params = small_task()
-    operator = HessianOperator(task, params)
-    saved = weakref.ref(next(iter(operator._kept.values()))[1].gradient[0])
-    assert saved() is not None and operator.kept_bytes > 0
+def test_graphs_are_freed_with_the_operator_and_gradients_before():
+    """The graph saves a tensor of the loss; the gradient of each batch is as long as the parameters are."""
+    storages, gradients = [], []
+    whole, params = small_task()
+
+    def loss(theta, batch):
+        middle = (theta["0.weight"] ** 2).exp()
+        storages.append(weakref.ref(middle.untyped_storage()))
+        theta["2.weight"].register_hook(lambda slope: gradients.append(weakref.ref(slope.untyped_storage())))
+        return whole.loss(theta, batch) + middle.sum()
+
+    operator = HessianOperator(Task("t", loss, list(whole.batches), sizes=whole.sizes), params)
+    gc.collect()
+    assert operator.kept == 3 and all(saved() is not None for saved in storages[-3:])
+    assert gradients and all(slope() is None for slope in gradients), "the gradient of a batch outlives its addition"
     del operator
     gc.collect()
-    assert saved() is None, "the graph of a gradient outlives its operator"
+    assert all(saved() is None for saved in storages), "the graph of a gradient outlives its operator"
 
 
 def test_parameters_changed_after_building_are_noticed():

@@ -12,6 +12,7 @@ from scipy.stats import norm
 
 from diagnostics.measures import lanczos as module
 from diagnostics.measures.lanczos import lanczos, power_iteration
+from diagnostics.measures.space import Space
 from diagnostics.results import Status
 
 
@@ -33,12 +34,12 @@ def applied(matrix):
 def test_a_start_is_a_unit_vector_with_the_component_that_anderson_promises(failure, seed, count, length):
     noise, given_start = gaussian(seed, count), length * gaussian(seed + 1, count)
     quantile = norm.ppf(0.5 + failure / 2)
-    vector, component = module._start(noise, None, failure)
+    vector, component = module._start(Space(len(noise)), noise, None, failure)
     assert torch.allclose(vector, noise / noise.norm()) and component == pytest.approx(quantile / float(noise.norm()))
-    same, as_much = module._start(noise, torch.zeros(count), failure)
+    same, as_much = module._start(Space(len(noise)), noise, torch.zeros(count), failure)
     assert torch.equal(same, vector) and as_much == component, "zero is no direction"
     mixed = given_start / given_start.norm() + 0.1 * noise / math.sqrt(count)
-    vector, component = module._start(noise, given_start, failure)
+    vector, component = module._start(Space(len(noise)), noise, given_start, failure)
     assert torch.allclose(vector, mixed / mixed.norm())
     assert component == pytest.approx(0.1 * quantile / (math.sqrt(count) * float(mixed.norm())))
 
@@ -133,7 +134,7 @@ def test_the_upper_end_is_the_larger_of_both_sides(seed, count):
     basis, small = krylov(matrix.numpy(), noise.numpy(), 2)
     following = matrix.numpy() @ basis[:, 1]
     beta = np.linalg.norm(following - basis @ (basis.T @ following))
-    component = module._start(noise, None, (1 - 0.999) / 2)[1]
+    component = module._start(Space(len(noise)), noise, None, (1 - 0.999) / 2)[1]
     above, below, ritz = ends_by_determinant(np.diag(small), np.array([small[0, 1], beta]), 1 / component)
     assert found.upper == pytest.approx(max(ritz[-1] + above, below - ritz[0]), rel=1e-5)
 
@@ -159,7 +160,7 @@ def test_what_is_not_finite_is_undefined(iterate):
 @pytest.mark.parametrize("iterate", [lanczos, power_iteration])
 def test_a_given_direction_is_where_it_starts(iterate):
     matrix, noise, direction = symmetric(3, 8), gaussian(3, 8), gaussian(4, 8)
-    vector = module._start(noise, direction, 0.5)[0]
+    vector = module._start(Space(len(noise)), noise, direction, 0.5)[0]
     found = iterate(applied(matrix), noise, start=direction, max_products=1, rtol=1e-12)
     assert found.eigenvalue == pytest.approx(float(vector @ matrix @ vector))
 
@@ -194,7 +195,7 @@ def test_the_pair_of_two_vectors_is_that_of_their_span(seed, count):
     matrix = symmetric(seed, count)
     first, other = gaussian(seed, count), gaussian(seed + 7, count)
     first, other = first / first.norm(), other / other.norm()
-    found, residual, skew = module._ritz_of_two(first, matrix @ first, other, matrix @ other)
+    found, residual, skew = module._ritz_of_two(Space(len(first)), first, matrix @ first, other, matrix @ other)
     basis = np.linalg.qr(torch.stack([first, other], dim=1).numpy())[0]
     values, vectors = np.linalg.eigh(basis.T @ matrix.numpy() @ basis)
     top = np.abs(values).argmax()
@@ -208,7 +209,7 @@ def test_two_vectors_that_are_one_have_its_rayleigh_quotient():
     first = first / first.norm()
     other = first + 0.019 * gaussian(3, 6) / gaussian(3, 6).norm()
     other = other / other.norm()
-    found, residual, skew = module._ritz_of_two(first, matrix @ first, other, matrix @ other)
+    found, residual, skew = module._ritz_of_two(Space(len(first)), first, matrix @ first, other, matrix @ other)
     rayleigh = float(other @ matrix @ other)
     assert found == pytest.approx(rayleigh) and skew == 0.0
     assert residual == pytest.approx(float((matrix @ other - rayleigh * other).norm()))
@@ -218,7 +219,9 @@ def test_the_asymmetry_of_two_vectors_is_that_in_an_orthonormal_basis():
     matrix = torch.tensor([[1.0, 5.0], [2.0, 1.0]], dtype=torch.float64)
     first, second = torch.eye(2, dtype=torch.float64)
     slanted = 0.6 * first + 0.8 * second
-    assert module._ritz_of_two(first, matrix @ first, slanted, matrix @ slanted)[2] == pytest.approx(3)
+    assert module._ritz_of_two(Space(len(first)), first, matrix @ first, slanted, matrix @ slanted)[2] == pytest.approx(
+        3
+    )
 
 
 @settings(max_examples=30)
@@ -226,12 +229,12 @@ def test_the_asymmetry_of_two_vectors_is_that_in_an_orthonormal_basis():
 def test_power_iteration_is_powers_of_the_operator(seed, count, products):
     matrix, noise = symmetric(seed, count), gaussian(seed, count)
     found = power_iteration(applied(matrix), noise, max_products=products, rtol=1e-14)
-    start, component = module._start(noise, None, 1 - 0.999)
+    start, component = module._start(Space(len(noise)), noise, None, 1 - 0.999)
     powers = [start]
     for _ in range(products):
         powers.append(matrix @ powers[-1])
     before, last = (powers[k] / powers[k].norm() for k in (products - 2, products - 1))
-    value, residual, _ = module._ritz_of_two(before, matrix @ before, last, matrix @ last)
+    value, residual, _ = module._ritz_of_two(Space(len(before)), before, matrix @ before, last, matrix @ last)
     assert found.eigenvalue == pytest.approx(value) and found.residual == pytest.approx(residual, abs=1e-8)
     assert found.products == products
     end = (float(powers[products].norm()) / component) ** (1 / products)

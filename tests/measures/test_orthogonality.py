@@ -305,7 +305,7 @@ def test_bad_input_is_refused():
         orthogonality(base, experts, max_columns=1)
     with pytest.raises(InputError, match="two dimensions; found 1 with 1 dimension"):
         orthogonality({"b": torch.zeros(3)}, {"m": {"b": torch.ones(3)}})
-    with pytest.raises(InputError, match=r"h\.0\.w of 'm': expected finite values"):
+    with pytest.raises(InputError, match=r"m: expected finite values; found h\.0\.w: 12 NaN"):
         orthogonality(base, {"m": {**base, "h.0.w": torch.full((3, 4), math.nan)}})
     with pytest.raises(MismatchError):
         orthogonality(base, {"m": {"h.0.w": torch.zeros(3, 4)}})

@@ -1,7 +1,9 @@
 """The streamed geometry against a plain float64 definition that holds everything at once."""
 
 import math
+import pathlib
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,14 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from diagnostics import CheckpointError, geometry
+from diagnostics import CheckpointError, InputError, geometry
 from diagnostics.inputs.adapters import open_expert
+from diagnostics.inputs.alignment import align
 from diagnostics.inputs.checkpoints import FileCheckpoint, open_checkpoint
 from diagnostics.measures import streaming
 from tests.inputs.test_checkpoints import write_shards
 from tests.measures.test_factors import model, save_adapter
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64, torch.float8_e4m3fn)
+OPEN = Path("/proc/self/fd")
 SHAPES = ((), (0, 3), (1,), (5, 7), (200,), (13, 11), (3, 64))
 
 
@@ -131,6 +135,23 @@ def test_memory_of_a_thread_does_not_grow_with_the_number_of_models(models):
     assert space.numbers.nbytes <= 8 << 20 and space.flags.nbytes <= 3 << 20 and space.bytes.nbytes <= 1 << 20
 
 
+@pytest.mark.skipif(not pathlib.Path("/proc/self/fd").is_dir(), reason="open files are counted as Linux lists them")
+@pytest.mark.parametrize(("most", "allowed"), [(8, 8), (2, 4)])
+def test_few_files_are_open_at_a_time(tmp_path, monkeypatch, most, allowed):
+    """Small tensors end as soon as they are begun: there could be as many open as there are threads, twice."""
+    paths = [tmp_path / f"{number}.safetensors" for number in range(4)]
+    for number, path in enumerate(paths):
+        save_file({f"t{place:02}": torch.full((3,), float(number)) for place in range(30)}, path)
+    monkeypatch.setattr(streaming, "_FILES", most)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    opened = {name: open_checkpoint(path) for name, path in zip(("base", "a", "b", "c"), paths, strict=True)}
+    alignment = align(opened["base"], {name: opened[name] for name in "abc"})
+    before, seen = len(list(OPEN.iterdir())), []
+    for _ in streaming.stream_sums(opened, alignment, 3):
+        seen.append(len(list(OPEN.iterdir())) - before)
+    assert len(seen) == 30 and max(seen) <= allowed, f"{max(seen)} files of 4 models are open"
+
+
 def test_a_file_that_is_cut_while_it_is_read_is_named(tmp_path, monkeypatch):
     for name in ("base", "a"):
         save_file({"v": torch.ones(20), "w": torch.ones(200)}, tmp_path / f"{name}.safetensors")
@@ -143,12 +164,16 @@ def test_a_file_that_is_cut_while_it_is_read_is_named(tmp_path, monkeypatch):
         geometry(tmp_path / "base.safetensors", {"a": path})
 
 
-def test_values_that_are_not_finite_stay_in_their_own_rows():
-    base = {"w": torch.zeros(3)}
-    bad, good = {"w": torch.tensor([math.nan, math.inf, 1.0])}, {"w": torch.tensor([1.0, 2.0, 2.0])}
-    found = geometry(base, {"bad": bad, "good": good})
-    assert found.gram[1, 1] == 9 and found.gram[0].isnan().all()
-    assert found.sign_conflict[0, 1] == 0 and found.signs.both.tolist() == [[2, 2], [2, 3]]
+def test_values_that_are_not_finite_stay_in_their_own_rows_and_are_refused():
+    bad, good = torch.tensor([math.nan, math.inf, 1.0]), torch.tensor([1.0, 2.0, 2.0])
+    models = {"base": torch.zeros(3), "bad": bad, "good": good}
+    opened = {name: open_checkpoint({"w": value}, label=name) for name, value in models.items()}
+    experts = {name: opened[name] for name in ("bad", "good")}
+    ((_, sums),) = streaming.stream_sums(opened, align(opened["base"], experts), 2)
+    assert sums.gram[1, 1] == 9 and sums.gram[0].isnan().all()
+    assert sums.signs.both.tolist() == [[2, 2], [2, 3]]
+    with pytest.raises(InputError, match=r"bad: expected finite values; found w: 1 NaN, 1 infinite of 3"):
+        geometry({"w": models["base"]}, {"bad": {"w": bad}, "good": {"w": good}})
 
 
 def test_an_empty_tensor_has_a_geometry_and_no_weight_in_the_floor():

@@ -1,5 +1,6 @@
 """Two and three processes against one; one that refuses its input, and one that dies."""
 
+import json
 import os
 import socket
 import subprocess
@@ -9,11 +10,13 @@ import pytest
 import torch
 
 from diagnostics import InputError, data_parallel
+from diagnostics.measures.hessian import HessianOperator
 from diagnostics.processes import Team, team
+from tests.parallel.parts import language, quantities_in_parts
 from tests.parallel.quantities import quantities
 
 
-def launch(folder, count, *arguments):
+def launch(folder, count, *arguments, module="quantities"):
     """Run the quantities in several processes and return the exit status and the messages of each.
 
     Not under torchrun, which would end the others before they could say what they noticed.
@@ -22,7 +25,7 @@ def launch(folder, count, *arguments):
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     shared = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": str(count), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.parallel.quantities", str(folder), *arguments]
+    command = [sys.executable, "-m", f"tests.parallel.{module}", str(folder), *arguments]
     running = [
         subprocess.Popen(command, env=os.environ | shared | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
         for rank in range(count)
@@ -50,6 +53,57 @@ def test_several_processes_give_what_one_gives(tmp_path, alone, count):
         assert apart <= allowed * max(scale, 1e-3), f"{name}: {count} processes are {apart:.3g} off, of {scale:.3g}"
         for rank, other in enumerate(found):
             assert torch.equal(other[name], found[0][name]), f"{name}: process {rank} has another result than 0"
+
+
+@pytest.fixture(scope="module")
+def in_parts(tmp_path_factory):
+    """What two processes found that hold parts of models."""
+    folder = tmp_path_factory.mktemp("parts")
+    statuses, messages = launch(folder, 2, module="parts")
+    assert statuses == [0, 0], messages[-3000:]
+    return folder
+
+
+def test_models_held_in_parts_give_what_whole_ones_give(in_parts):
+    whole = quantities_in_parts()
+    found = [torch.load(in_parts / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    assert list(found[0]) == list(whole) and len(whole) > 15
+    for name, expected in whole.items():
+        apart = float((found[0][name] - expected).abs().max())
+        assert apart <= 1e-10 * max(float(expected.abs().max()), 1e-3), f"{name}: {apart:.3g} off"
+        assert torch.equal(found[0][name], found[1][name]), f"{name}: the two processes have other results"
+
+
+def test_a_process_holds_its_rows_and_no_graph_holds_weights(in_parts):
+    """Seven rows are four and three; a graph that kept the weights it was made with would be as large as without."""
+    both = [json.loads((in_parts / f"{rank}.json").read_text()) for rank in range(2)]
+    shares = [each["shares"] for each in both]
+    assert sum(each["held"] for each in shares) == shares[0]["whole"]
+    assert max(each["held"] for each in shares) < 0.6 * shares[0]["whole"], "rows are not dealt out evenly"
+    task, params = language()
+    graphs = HessianOperator(task, params).kept_bytes
+    assert shares[0]["graphs"] == shares[1]["graphs"] <= graphs
+    assert [each["from a file"] for each in both] == [0, 0]
+
+
+REFUSED = {
+    "a team of the same processes": "InputError: data_parallel: expected processes that share batches, not weights",
+    "fully_shard": "InputError: model: expected a module whose parameters alone are sharded; found one that fully_sh",
+    "some parameters whole": "InputError: parameters: expected all of them in parts, or none; found ['2.bias'] whole",
+    "a merge problem": "CheckpointError: base: 0.weight: expected a tensor that this process holds whole; found one",
+    "geometry": "CheckpointError: base: 0.weight: expected a tensor that this process holds whole; found one held",
+    "a cache": "InputError: cache: expected a model that every process holds whole; found one held in parts",
+    "other weights": "InputError: weights: expected the module's parameters, in their shapes; found none of that kind",
+    "no values": "InputError: shard_parameters: expected tensors with values; found meta tensors: ",
+    "numbers": "InputError: shard_parameters: expected parameters with rows; found numbers: ['0']",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_done_in_parts_is_refused_by_all(in_parts, name):
+    for rank in range(2):
+        found = json.loads((in_parts / f"{rank}.json").read_text())["refusals"]
+        assert found.get(name, "nothing was refused").startswith(REFUSED[name]), found.get(name)
 
 
 def told(folder):

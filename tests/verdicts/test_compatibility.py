@@ -364,7 +364,7 @@ def test_a_rank_stabilised_adapter_is_read_and_noted(folders: Path) -> None:
     assert (found.code, found.severity) == (Code.SCALING, Severity.NOTE)
 
 
-def test_every_tensor_is_read_once(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_tensor_is_held_once(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[tuple[str, str]] = []
     read = FileCheckpoint.tensor
 
@@ -375,7 +375,7 @@ def test_every_tensor_is_read_once(folders: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(FileCheckpoint, "tensor", counted)
     check_compatibility(folders / "base", {"a": folders / "shards", "b": folders / "shards"})
     names = [name for label, name in reads if label == "base"]
-    assert [label for label, _ in reads] == ["base", "a", "b"] * len(names), "one tensor of all models at a time"
+    assert [label for label, _ in reads] == ["base", "a", "b"] * len(names), "the base's beside each expert's"
     assert len(set(names)) == len(names)
 
 
