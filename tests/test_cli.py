@@ -205,7 +205,7 @@ def test_a_broken_bound_is_a_no(problem: dx.MergeProblem, monkeypatch: pytest.Mo
     report = dx.addition_bounds(problem, 0.5)["news"]
     for holds, status in ((True, 0), (None, 0), (False, 1)):
         given = {"news": dataclasses.replace(report, holds=holds), "mail": report}
-        monkeypatch.setattr(bounds, "addition_bounds", lambda *args, given=given: given)
+        monkeypatch.setattr(bounds, "addition_bounds", lambda *args, given=given, **options: given)
         answered(run("bounds", "merge.yaml", "-c", "0.5"), status)
 
 
