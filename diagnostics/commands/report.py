@@ -189,7 +189,7 @@ def _read(files: Sequence[Path], options: Mapping[str, Any], notes: list[object]
         raise InputError(f"{idle[0]}: expected a merge beside it; found audits alone. Add its file, or leave it out.")
     left = [part for part in PartName if part not in (options["--skip"] or ())]
     if config is not None and not left and not audits:
-        raise InputError(f"--skip: expected a part to be left; found all of {[*map(str, PartName)]}. Skip fewer.")
+        raise InputError(f"--skip: expected a part to be left; found all of {', '.join(PartName)}. Skip fewer.")
     if config is not None and (options["--coefficients"] is not None or config.coefficients is not None):
         check_method(merges[0], config, config.merge(parse_coefficients(options["--coefficients"])))
     return _Read(merges[0] if merges else None, config, {file: (each, each.data()) for file, each in audits.items()})
