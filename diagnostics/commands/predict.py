@@ -27,8 +27,7 @@ from diagnostics.commands.problem import build_problem
 from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
 from diagnostics.inputs.config import RunConfig
-from diagnostics.inputs.documents import nearest
-from diagnostics.measures.merge_methods import MERGE_METHODS, merged_update
+from diagnostics.measures.merge_methods import merged_update
 from diagnostics.report.prediction_section import prediction_headline, prediction_section
 from diagnostics.report.wording import merge_label
 from diagnostics.results import Verdict
@@ -107,5 +106,4 @@ def _check_method(file: Path, config: RunConfig, merge: Mapping[str, float]) -> 
     try:
         merged_update({name: {} for name in merge}, merge, **config.settings)
     except InputError as error:
-        near = nearest(config.method, MERGE_METHODS) if config.method not in MERGE_METHODS else ""
-        raise InputError(f"{file}: {error} {near}".strip()) from error
+        raise InputError(f"{file}: {error}") from error
