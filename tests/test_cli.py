@@ -270,7 +270,7 @@ BAD = {
     "two questions": (("bounds", "merge.yaml", "--target", "mail", "--negate", "news"), r"choose one of them"),
     "method": (
         ("predict", "ties.yaml"),
-        r"ties\.yaml: method: expected one of .*; found 'tie'\. Did you mean 'ties'\?\n",
+        r"ties\.yaml: method: expected .*; found 'tie'\. Did you mean 'ties'\?\n",
     ),
     "density": (
         ("predict", "dense.yaml"),
