@@ -117,7 +117,7 @@ FULL: dict[str, Any] = {
     "models": list(WORK),
     "tokens": [32, 128, 512],
     "grown": ["gradient", "product, graphs kept", "product, no graph kept", "product by differences"],
-    "checks": [(d, count) for d in (8_000_000, 125_000_000) for count in (2, 10, 40)],
+    "checks": [*((8_000_000, count) for count in (2, 10, 40)), *((125_000_000, count) for count in (2, 10))],
     "processes": [1, 2, 4],
     "divided": ["model alone", "gradient", *(name for name in WORK if name.startswith("spectral_norm"))],
 }

@@ -27,6 +27,7 @@ __all__ = [
     "HtmlOption",
     "JsonOption",
     "QuietOption",
+    "ToleranceOption",
     "load_run",
     "parse_alphas",
     "parse_at_least",
@@ -112,6 +113,18 @@ DataOption = Annotated[
     typer.Option("--data", metavar="NAME=FILE", help="Examples of an expert's task, for a recipe; once for each."),
 ]
 
+
+def _share(value: float | None) -> float | None:
+    """Refuse what is no share."""
+    if value is not None and not 0 <= value < 1:
+        raise InputError(f"--tolerance: expected a share from 0 to below 1; found {value}. Write 0.1 for 10%.")
+    return value
+
+
+ToleranceOption = Annotated[
+    float | None,
+    typer.Option(metavar="SHARE", help="Share of its expert's score that a task may lose; 0.1.", callback=_share),
+]
 DeviceOption = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Where models are evaluated: cpu, cuda, cuda:1; goes before the file's."),
