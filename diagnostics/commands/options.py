@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from diagnostics.errors import InputError
+from diagnostics.errors import InputError, require_share
 from diagnostics.inputs.config import RunConfig, load_config
 from diagnostics.inputs.placement import DTYPES
 from diagnostics.inputs.recipe_config import recipe_config
@@ -116,8 +116,8 @@ DataOption = Annotated[
 
 def _share(value: float | None) -> float | None:
     """Refuse what is no share."""
-    if value is not None and not 0 <= value < 1:
-        raise InputError(f"--tolerance: expected a share from 0 to below 1; found {value}. Write 0.1 for 10%.")
+    if value is not None:
+        require_share("--tolerance", value)
     return value
 
 

@@ -26,7 +26,7 @@ from diagnostics.commands.options import (
 )
 from diagnostics.commands.problem import build_problem
 from diagnostics.commands.terminal import Answer, Output
-from diagnostics.errors import InputError, require_share
+from diagnostics.errors import InputError
 from diagnostics.inputs.config import RunConfig
 from diagnostics.measures.merge_methods import merged_update
 from diagnostics.report.prediction_section import prediction_headline, prediction_section
@@ -87,7 +87,6 @@ def predict_command(
     config = load_run(file, data, output.notes).placed(device, dtype, cache)
     merge = config.merge(parse_coefficients(coefficients))
     allowed = config.tolerance if tolerance is None else tolerance
-    require_share("--tolerance", allowed)
     check_method(file, config, merge)
     with output.working() as progress:
         problem = build_problem(config, output, progress)
