@@ -59,6 +59,7 @@ bench: $(VENV)/.installed .peers
 	$(BIN)/python -m benchmarks.orthoreg.digits
 	$(BIN)/python -m benchmarks.orthoreg.minilm
 	$(BIN)/python -m benchmarks.derivations
+	$(BIN)/python -m benchmarks.fuzzing.study
 
 # Other tools that measure curvature, beside the environment so that none of theirs gets into ours.
 .peers: $(VENV)/.installed
@@ -81,6 +82,7 @@ bench-quick: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.orthoreg.minilm --quick
 	$(BIN)/python -m benchmarks.mutation --quick
 	$(BIN)/python -m benchmarks.derivations --quick
+	$(BIN)/python -m benchmarks.fuzzing.study --quick
 
 # Hours: every formula is changed in every place, and the tests are run each time.
 mutation: $(VENV)/.installed

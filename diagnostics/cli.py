@@ -25,6 +25,7 @@ _SUMMARIES = {
     "bases": "Group experts by their task vectors, and merge each group into one basis vector.",
     "orthogonality": "What updates are made of, how orthogonal they are, and whether tasks stay apart.",
     "derivations": "The claims of the theory, listed or checked by a search for counterexamples.",
+    "report": "One page about one merge, with all that the other commands say of it.",
     "demo": "Predict 117 merges of digit classifiers, then evaluate them, on this machine and without downloads.",
 }
 

@@ -23,6 +23,7 @@ from diagnostics.inputs.live_models import has_adapters, module_parameters, unto
 from diagnostics.inputs.naming import name_experts
 from diagnostics.inputs.task_vectors import TaskVectors
 from diagnostics.measures.orthoreg import orthoreg_penalty
+from diagnostics.measures.vectors import same_values
 
 try:
     from transformers import TrainerCallback
@@ -174,7 +175,7 @@ class _Start:
         for key in alignment.shared:
             value, own = base.tensor(alignment.stored_name(BASE, key)), alignment.stored_name(RUN, key)
             # A frozen tensor has no part in τ, unless another base than the run's own was given.
-            if own in self._trained or not _same(value, run.tensor(own)):
+            if own in self._trained or not same_values(value, run.tensor(own)):
                 self.base[key] = value.to(device or value.device, copy=value.data_ptr() in changing)
         self.matrices = {key for key, value in self.base.items() if value.ndim == 2 and self._own(key) in self._trained}
         vectors = TaskVectors(base, self._others, private) if others else {}
@@ -254,11 +255,6 @@ def _trained(model: nn.Module, run: Checkpoint) -> set[str]:
     """Names of the tensors that training changes, as the checkpoint has them."""
     names = {name for name, value in module_parameters(model).items() if value.requires_grad}
     return names | ({*run.adapted, *run.saved} if isinstance(run, AdapterCheckpoint) else set())
-
-
-def _same(first: Tensor, second: Tensor) -> bool:
-    """Whether two tensors have the same values."""
-    return first.data_ptr() == second.data_ptr() or torch.equal(first.to(second.device, second.dtype), second)
 
 
 def _update(before: Tensor, after: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Every benchmark runs from end to end on the sample that is shipped with it."""
 
+import json
+
 import pytest
 import torch
 
@@ -25,6 +27,7 @@ from benchmarks.bases import history as bases_history
 from benchmarks.bases import memory as bases_memory
 from benchmarks.bases import planted as bases_planted
 from benchmarks.composition import study
+from benchmarks.fuzzing import study as fuzzing
 from benchmarks.prediction import methods as prediction_methods
 from benchmarks.prediction import study as prediction_study
 from benchmarks.prediction.plan import GROUPS, merges
@@ -245,6 +248,21 @@ def test_figures_of_a_predictor_are_those_of_their_definitions():
 def test_stored_merges_of_other_methods_are_shown(capsys):
     prediction_methods.main(["--show"])
     assert "TIES and DARE on MiniLM" in capsys.readouterr().out
+
+
+def test_fuzzing_dry_run(capsys):
+    fuzzing.main(["--quick"])
+    printed = capsys.readouterr().out
+    assert printed.count(f"0 of {fuzzing.QUICK} failed") == len(fuzzing.READERS), printed
+
+
+def test_stored_fuzzing_found_nothing_that_is_left(capsys):
+    fuzzing.main(["--show"])
+    stored = json.loads(fuzzing.RESULTS.read_text())["readers"]
+    assert "Broken files" in capsys.readouterr().out and list(stored) == list(fuzzing.READERS)
+    assert (
+        sum(row["failed"] for row in stored.values()) == 0 and sum(row["inputs"] for row in stored.values()) >= 100_000
+    )
 
 
 def test_derivations_dry_run(capsys):

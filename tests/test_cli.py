@@ -205,7 +205,7 @@ def test_a_broken_bound_is_a_no(problem: dx.MergeProblem, monkeypatch: pytest.Mo
     report = dx.addition_bounds(problem, 0.5)["news"]
     for holds, status in ((True, 0), (None, 0), (False, 1)):
         given = {"news": dataclasses.replace(report, holds=holds), "mail": report}
-        monkeypatch.setattr(bounds, "addition_bounds", lambda *args, given=given: given)
+        monkeypatch.setattr(bounds, "addition_bounds", lambda *args, given=given, **options: given)
         answered(run("bounds", "merge.yaml", "-c", "0.5"), status)
 
 
@@ -268,7 +268,10 @@ BAD = {
     ),
     "unknown target": (("bounds", "merge.yaml", "--target", "mial"), r"--target: expected one of the experts"),
     "two questions": (("bounds", "merge.yaml", "--target", "mail", "--negate", "news"), r"choose one of them"),
-    "method": (("predict", "ties.yaml"), r"ties\.yaml: method: expected one of .*; found 'tie'\. Did you mean 'ties'"),
+    "method": (
+        ("predict", "ties.yaml"),
+        r"ties\.yaml: method: expected .*; found 'tie'\. Did you mean 'ties'\?\n",
+    ),
     "density": (
         ("predict", "dense.yaml"),
         r"dense\.yaml: density of news: expected a number above 0 and up to 1; found 2",

@@ -153,8 +153,7 @@ def test_the_page_the_notes_and_the_progress(tmp_path: Path) -> None:
     result = run("small.yaml", "--html", page)
     assert "6 of 24 examples are used" in result.stdout
     assert f"figures in {page}" in result.stdout
-    assert "reading the model\nmeasuring gradients: 0%\n" in result.stderr
-    assert "measuring gradients: 100%" in result.stderr
+    assert "reading the model\nmeasuring gradients\n" in result.stderr
     assert len(result.stderr.splitlines()) <= 12, "a log is not flooded"
     text = page.read_text()
     assert text.count("<svg") >= 2
@@ -172,7 +171,10 @@ def test_it_can_be_told_to_use_few_examples() -> None:
 BAD = {
     "no file": (("none.yaml",), r"Error: none\.yaml: expected a configuration file; found No such file"),
     "no argument": ((), r"Missing argument"),
-    "another configuration": (("merge.yaml",), r"merge\.yaml: experts: expected a key among model, adapter, compo"),
+    "another configuration": (
+        ("merge.yaml",),
+        r"merge\.yaml: expected keys among model, .*; found .*experts.* of a file for diag",
+    ),
     "wrong line": (("line.yaml",), r"bad\.jsonl, line 2: y: expected a text; found 3"),
     "wrong word": (("audit.yaml", "--alphas", "most"), r"--alphas: expected numbers; found 'most'"),
     "too few alphas": (
@@ -184,8 +186,8 @@ BAD = {
         r"--alphas: .*'sumarise'\. Did you mean 'summarise'",
     ),
     "no examples": (("audit.yaml", "--examples", "0"), r"Invalid value for '--examples'"),
-    "no device": (("audit.yaml", "--device", "gpu"), r"device: expected 'cpu', or 'cuda' where .*; found 'gpu'"),
-    "no type": (("audit.yaml", "--dtype", "int8"), r"dtype: expected one of \['float64', .*\]; found 'int8'"),
+    "no device": (("audit.yaml", "--device", "gpu"), r"device: expected cpu, or cuda where .*; found 'gpu'"),
+    "no type": (("audit.yaml", "--dtype", "int8"), r"dtype: expected one of float64, .*; found 'int8'"),
     "no folder": (("audit.yaml", "--html", "no/a.html"), r"--html: expected a file in a folder that is there"),
 }
 

@@ -60,7 +60,8 @@ def test_the_audit_names_every_key() -> None:
     ("typed", "place", "expected"),
     [
         ("diagnostics pre", 1, ["predict"]),
-        ("diagnostics re", 1, ["relations"]),
+        ("diagnostics re", 1, ["relations", "report"]),
+        ("diagnostics report merge.yaml --skip bo", 4, ["bounds"]),
         ("diagnostics predict --fail", 2, ["--fail-on"]),
         ("diagnostics predict merge.yaml --fail-on un", 4, ["undecided"]),
         ("diagnostics check base news --priv", 4, ["--private"]),

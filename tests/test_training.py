@@ -230,7 +230,7 @@ def test_a_head_of_another_width_is_left_out_by_name():
     ("settings", "message"),
     [
         ({"penalty": "both"}, r"penalty: expected 'paper', 'code' or None; found 'both'"),
-        ({"others": {"this run": {}}}, "none may be called 'this run'"),
+        ({"others": {"this run": {}}}, "none called 'this run'"),
         ({"others": nn.Linear(1, 1)}, "by name; found Linear"),
     ],
 )

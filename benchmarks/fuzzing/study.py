@@ -1,6 +1,6 @@
 """Readers of configurations, checkpoints and data, tried on broken files.
 
-python -m benchmarks.fuzzing.study                       # results/fuzzing.json, some minutes on one core
+python -m benchmarks.fuzzing.study                       # results/fuzzing.json, some minutes on two cores
 python -m benchmarks.fuzzing.study --only bases --seed 7 # one reader, from other random numbers; stores nothing
 python -m benchmarks.fuzzing.study --show                # the table from the stored results
 python -m benchmarks.fuzzing.study --quick               # a dry run
@@ -23,6 +23,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -37,8 +38,9 @@ from diagnostics.inputs.texts import is_text
 from diagnostics.report.json import write_json
 
 RESULTS = Path(__file__).parent.parent / "results" / "fuzzing.json"
-INPUTS, QUICK = 8_000, 60
+INPUTS, QUICK = 8_000, 40
 SECONDS, MEMORY = 5, 1 << 30
+JOBS = 2
 
 
 class Slow(BaseException):
@@ -131,8 +133,10 @@ def run(path: Path | None, labels: Sequence[str], inputs: int, seed: int, keep: 
     """Try the readers and store what was found."""
     found = {}
     started = time.perf_counter()
-    for label in labels:
-        found[label] = try_reader(label, inputs, seed, keep)
+    with ProcessPoolExecutor(JOBS) as pool:
+        waiting = {label: pool.submit(try_reader, label, inputs, seed, keep) for label in labels}
+    for label, future in waiting.items():
+        found[label] = future.result()
         console.print(f"{label}: {found[label]['failed']} of {inputs:,} failed", highlight=False)
         for failure, count in sorted(found[label]["failures"].items(), key=lambda item: -item[1]):
             console.print(f"  {count}: {failure}", highlight=False, markup=False)

@@ -16,13 +16,14 @@ from diagnostics.commands.options import (
     QuietOption,
     parse_alphas,
 )
+from diagnostics.commands.progress import Steps
 from diagnostics.commands.terminal import Answer, Output
-from diagnostics.inputs.audit_config import load_audit_config
+from diagnostics.inputs.audit_config import AuditConfig, AuditData, load_audit_config
 from diagnostics.report.composition_section import composition_headline, composition_section
 from diagnostics.results import Verdict
 from diagnostics.verdicts.composition import audit_composition
 
-__all__ = ["HELP", "audit_command"]
+__all__ = ["HELP", "audit_answer", "audit_command"]
 
 HELP = """\b
 diagnostics audit audit.yaml
@@ -68,20 +69,34 @@ def audit_command(
     # Files first: a wrong line in one of them should not cost the time to load a model.
     data = config.data(alphas=parse_alphas(alphas), examples=examples)
     with output.working() as progress:
-        progress("reading the model")
-        loaded = config.language_model()
-        output.notes.extend([*data.notes, *loaded.notes])
-        progress("measuring gradients")
-        audit = audit_composition(
-            loaded.model,
-            loaded.tokenizer,
-            layout=config.layout(loaded.tokenizer),
-            keep_vectors=False,
-            progress=progress.share,
-            **data.keywords,
-        )
-    negative = audit.verdict is Verdict.REFUTED
-    sections, payload = (composition_section(audit),), {"audit": audit}
-    output.give(
-        Answer("Can these task vectors reach the target?", composition_headline(audit), sections, payload, negative)
+        answer = audit_answer(config, data, output, progress)
+    output.give(answer)
+
+
+def audit_answer(config: AuditConfig, data: AuditData, output: Output, progress: Steps) -> Answer:
+    """Audit what a configuration asks for.
+
+    Args:
+        config: The configuration.
+        data: Its examples.
+        output: Where notes go.
+        progress: Told what is being done.
+
+    Returns:
+        The answer: no if the audit is refuted.
+    """
+    progress("reading the model")
+    loaded = config.language_model()
+    output.notes.extend([*data.notes, *loaded.notes])
+    progress("measuring gradients")
+    audit = audit_composition(
+        loaded.model,
+        loaded.tokenizer,
+        layout=config.layout(loaded.tokenizer),
+        keep_vectors=False,
+        progress=progress.share,
+        **data.keywords,
     )
+    sections, payload = (composition_section(audit),), {"audit": audit}
+    negative, headline = audit.verdict is Verdict.REFUTED, composition_headline(audit)
+    return Answer("Can these task vectors reach the target?", headline, sections, payload, negative, audit.cost)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -28,7 +28,7 @@ from diagnostics.report.wording import merge_label
 from diagnostics.theory.bound_report import BoundReport
 from diagnostics.verdicts.loss_gaps import addition_bounds, negation_bounds, out_of_distribution_bound
 
-__all__ = ["HELP", "bounds_command"]
+__all__ = ["HELP", "bounds_answer", "bounds_command"]
 
 # A label and how to bound what it stands for, telling how far it is.
 _Job = tuple[str, Callable[[MergeProblem, Callable[[float], None]], Mapping[str, BoundReport]]]
@@ -67,10 +67,22 @@ def bounds_command(
         for label, bound in jobs:
             progress(f"bounding the loss gaps: {label}")
             groups.append((label, bound(problem, progress.share)))
+    output.give(bounds_answer(groups))
+
+
+def bounds_answer(groups: Sequence[tuple[str, Mapping[str, BoundReport]]]) -> Answer:
+    """Answer whether bounds hold.
+
+    Args:
+        groups: A label and reports by task, for each merge.
+
+    Returns:
+        The answer: no if one is broken.
+    """
     payload = {"bounds": [{"merge": label, "tasks": reports} for label, reports in groups]}
     broken = any(report.holds is False for _, reports in groups for report in reports.values())
     sections = (bounds_section(groups),)
-    output.give(Answer("Loss gaps and their bounds", bounds_headline(groups), sections, payload, negative=broken))
+    return Answer("Loss gaps and their bounds", bounds_headline(groups), sections, payload, negative=broken)
 
 
 def _bound_jobs(config: RunConfig, coefficients: str | None, negate: str | None, target: str | None) -> list[_Job]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -19,9 +19,9 @@ from diagnostics.inputs.naming import name_experts
 from diagnostics.inputs.recipes import is_recipe, read_recipe
 from diagnostics.report.compatibility_section import compatibility_headline, compatibility_section
 from diagnostics.verdicts.compatibility import check_compatibility
-from diagnostics.verdicts.findings import Severity
+from diagnostics.verdicts.findings import Finding, Severity
 
-__all__ = ["HELP", "check_command"]
+__all__ = ["HELP", "check_answer", "check_command"]
 
 HELP = """\b
 diagnostics check base/ news/ mail/
@@ -69,12 +69,25 @@ def check_command(
         hidden += private or []
         progress("comparing weights")
         findings = check_compatibility(base, experts, private=hidden, progress=progress.share)
+    output.give(check_answer(findings, list(experts), fail_on))
+
+
+def check_answer(findings: Sequence[Finding], experts: Sequence[str], fail_on: FailOn = FailOn.ERROR) -> Answer:
+    """Answer whether checkpoints can be merged.
+
+    Args:
+        findings: What was found.
+        experts: Names of the experts.
+        fail_on: What makes the answer no.
+
+    Returns:
+        The answer.
+    """
     severities = {finding.severity for finding in findings}
-    sections = (compatibility_section(findings, list(experts)),)
+    sections = (compatibility_section(findings, experts),)
     payload = {"compatible": Severity.ERROR not in severities, "findings": findings}
-    negative = bool(severities & _FAILING[fail_on])
-    headline = compatibility_headline(findings, list(experts))
-    output.give(Answer("Can these checkpoints be merged?", headline, sections, payload, negative))
+    negative, headline = bool(severities & _FAILING[fail_on]), compatibility_headline(findings, experts)
+    return Answer("Can these checkpoints be merged?", headline, sections, payload, negative)
 
 
 def _models(paths: list[Path]) -> tuple[Path, dict[str, Source], list[str]]:

@@ -14,7 +14,7 @@ from diagnostics.commands.terminal import Answer, Output
 from diagnostics.measures.geometry import Geometry, geometry
 from diagnostics.report.geometry_section import geometry_headline, geometry_section
 
-__all__ = ["HELP", "geometry_command"]
+__all__ = ["HELP", "geometry_answer", "geometry_command"]
 
 HELP = f"""\b
 diagnostics geometry base/ news/ mail/
@@ -41,8 +41,20 @@ def geometry_command(
     with output.working() as progress:
         progress("measuring the geometry of the task vectors")
         shape = _geometry(paths, target, private or [], progress.share)
+    output.give(geometry_answer(shape))
+
+
+def geometry_answer(shape: Geometry) -> Answer:
+    """Answer how long and how parallel task vectors are.
+
+    Args:
+        shape: The geometry.
+
+    Returns:
+        The answer.
+    """
     sections = (geometry_section(shape),)
-    output.give(Answer("Geometry of task vectors", geometry_headline(shape), sections, {"geometry": shape}))
+    return Answer("Geometry of task vectors", geometry_headline(shape), sections, {"geometry": shape})
 
 
 def _geometry(paths: list[Path], target: str | None, private: list[str], progress: Callable[[float], None]) -> Geometry:

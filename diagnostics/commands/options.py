@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from diagnostics.errors import InputError
+from diagnostics.errors import InputError, require_share
 from diagnostics.inputs.config import RunConfig, load_config
 from diagnostics.inputs.placement import DTYPES
 from diagnostics.inputs.recipe_config import recipe_config
@@ -27,6 +27,7 @@ __all__ = [
     "HtmlOption",
     "JsonOption",
     "QuietOption",
+    "ToleranceOption",
     "load_run",
     "parse_alphas",
     "parse_at_least",
@@ -112,6 +113,18 @@ DataOption = Annotated[
     typer.Option("--data", metavar="NAME=FILE", help="Examples of an expert's task, for a recipe; once for each."),
 ]
 
+
+def _share(value: float | None) -> float | None:
+    """Refuse what is no share."""
+    if value is not None:
+        require_share("--tolerance", value)
+    return value
+
+
+ToleranceOption = Annotated[
+    float | None,
+    typer.Option(metavar="SHARE", help="Share of its expert's score that a task may lose; 0.1.", callback=_share),
+]
 DeviceOption = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Where models are evaluated: cpu, cuda, cuda:1; goes before the file's."),

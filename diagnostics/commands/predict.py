@@ -20,6 +20,7 @@ from diagnostics.commands.options import (
     HtmlOption,
     JsonOption,
     QuietOption,
+    ToleranceOption,
     load_run,
     parse_coefficients,
 )
@@ -27,15 +28,14 @@ from diagnostics.commands.problem import build_problem
 from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
 from diagnostics.inputs.config import RunConfig
-from diagnostics.inputs.documents import nearest
-from diagnostics.measures.merge_methods import MERGE_METHODS, merged_update
+from diagnostics.measures.merge_methods import merged_update
 from diagnostics.report.prediction_section import prediction_headline, prediction_section
 from diagnostics.report.wording import merge_label
 from diagnostics.results import Verdict
 from diagnostics.verdicts.merge_parts import LINEAR_LORA
-from diagnostics.verdicts.mergeability import predict_merge
+from diagnostics.verdicts.mergeability import MergePrediction, predict_merge
 
-__all__ = ["HELP", "predict_command"]
+__all__ = ["FAILING", "HELP", "FailOn", "FailOnOption", "check_method", "predict_command", "prediction_answer"]
 
 HELP = f"""\b
 diagnostics predict merge.yaml
@@ -58,23 +58,23 @@ class FailOn(StrEnum):
     NEVER = "never"
 
 
-_FAILING = {
+FAILING = {
     FailOn.REFUTED: {Verdict.REFUTED},
     FailOn.UNDECIDED: {Verdict.REFUTED, Verdict.UNDECIDED},
     FailOn.NEVER: frozenset[Verdict](),
 }
 
+FailOnOption = Annotated[
+    FailOn, typer.Option(metavar="VERDICT", help="Exit status 1 on: refuted, undecided (or refuted), or never.")
+]
+
 
 def predict_command(
     file: ConfigArgument,
     coefficients: CoefficientsOption = None,
-    tolerance: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="Share of its expert's score that a task may lose; 0.1.")
-    ] = None,
+    tolerance: ToleranceOption = None,
     data: DataOption = None,
-    fail_on: Annotated[
-        FailOn, typer.Option(metavar="VERDICT", help="Exit status 1 on: refuted, undecided (or refuted), or never.")
-    ] = FailOn.REFUTED,
+    fail_on: FailOnOption = FailOn.REFUTED,
     device: DeviceOption = None,
     dtype: DtypeOption = None,
     cache: CacheOption = None,
@@ -87,25 +87,44 @@ def predict_command(
     config = load_run(file, data, output.notes).placed(device, dtype, cache)
     merge = config.merge(parse_coefficients(coefficients))
     allowed = config.tolerance if tolerance is None else tolerance
-    if not 0 <= allowed < 1:
-        raise InputError(f"--tolerance: expected a share from 0 to below 1; found {allowed}. Write 0.1 for 10%.")
-    _check_method(file, config, merge)
+    check_method(file, config, merge)
     with output.working() as progress:
         problem = build_problem(config, output, progress)
         progress(f"predicting {merge_label(merge)}")
         settings = {"tolerance": allowed, "layers": True, "progress": progress.share, **config.settings}
         prediction = predict_merge(problem, merge, **settings)
-    negative = prediction.verdict in _FAILING[fail_on]
+    output.give(prediction_answer(prediction, fail_on))
+
+
+def prediction_answer(prediction: MergePrediction, fail_on: FailOn = FailOn.REFUTED) -> Answer:
+    """Answer whether a merge will work.
+
+    Args:
+        prediction: The prediction.
+        fail_on: What makes the answer no.
+
+    Returns:
+        The answer.
+    """
+    negative, headline = prediction.verdict in FAILING[fail_on], prediction_headline(prediction)
     sections, payload = (prediction_section(prediction),), {"prediction": prediction}
-    output.give(Answer("Will the merge work?", prediction_headline(prediction), sections, payload, negative))
+    return Answer("Will the merge work?", headline, sections, payload, negative, prediction.cost)
 
 
-def _check_method(file: Path, config: RunConfig, merge: Mapping[str, float]) -> None:
-    """Refuse a merge method, or a setting of it, before models are read."""
+def check_method(file: Path, config: RunConfig, merge: Mapping[str, float]) -> None:
+    """Refuse a merge method, or a setting of it, before models are read.
+
+    Args:
+        file: The file that names it, for the message.
+        config: What the file says.
+        merge: The coefficients.
+
+    Raises:
+        InputError: If it is refused.
+    """
     if config.method == LINEAR_LORA:
         return
     try:
         merged_update({name: {} for name in merge}, merge, **config.settings)
     except InputError as error:
-        near = nearest(config.method, MERGE_METHODS) if config.method not in MERGE_METHODS else ""
-        raise InputError(f"{file}: {error} {near}".strip()) from error
+        raise InputError(f"{file}: {error}") from error

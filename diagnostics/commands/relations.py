@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Annotated
 
@@ -21,9 +22,10 @@ from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
 from diagnostics.inputs.config import load_config
 from diagnostics.report.relations_section import relations_headline, relations_section
-from diagnostics.verdicts.relations import output_relation
+from diagnostics.results import Cost
+from diagnostics.verdicts.relations import OutputRelation, output_relation
 
-__all__ = ["HELP", "relations_command"]
+__all__ = ["HELP", "relations_answer", "relations_command"]
 
 HELP = """\b
 diagnostics relations merge.yaml
@@ -60,5 +62,18 @@ def relations_command(
             progress(f"comparing outputs of {first} and {second}", place / len(pairs))
             relation = output_relation(problem, first, second, measure=measure, tolerance=config.tolerance)
             relations.append(relation)
+    output.give(relations_answer(relations))
+
+
+def relations_answer(relations: Sequence[OutputRelation]) -> Answer:
+    """Answer how experts are related.
+
+    Args:
+        relations: One for each pair.
+
+    Returns:
+        The answer.
+    """
     headline, sections = relations_headline(relations), (relations_section(relations),)
-    output.give(Answer("How are these experts related?", headline, sections, {"relations": relations}))
+    cost = sum((relation.cost for relation in relations), Cost())
+    return Answer("How are these experts related?", headline, sections, {"relations": relations}, cost=cost)

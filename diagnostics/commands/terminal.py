@@ -26,6 +26,7 @@ from diagnostics.report.json import write_json
 from diagnostics.report.provenance import footer
 from diagnostics.report.text import render_text
 from diagnostics.report.wording import clean
+from diagnostics.results import Cost
 
 __all__ = ["Answer", "Output", "say"]
 
@@ -40,6 +41,7 @@ class Answer:
         sections: The report.
         payload: The results by name, for JSON.
         negative: Whether the answer is no.
+        cost: Passes over a task's data, where they were counted.
     """
 
     title: str
@@ -47,6 +49,7 @@ class Answer:
     sections: tuple[Section, ...]
     payload: Mapping[str, Any]
     negative: bool = False
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True)
@@ -99,38 +102,47 @@ class Output:
         Raises:
             Exit: If the answer is no.
         """
-        told = tuple(map(str, self.notes))
-        notes = (Section("Notes on the input", told),) if told else ()
-        document = Document(answer.title, answer.headline, (*answer.sections, *notes), footer())
-        self.publish(document, {**answer.payload, "notes": told})
+        document = Document(answer.title, answer.headline, (*answer.sections, *self.notes_sections()), footer())
+        self.publish(document, {**answer.payload, "notes": [*map(str, self.notes)]})
         if answer.negative and team().rank == 0:
             raise typer.Exit(NO)
 
-    def publish(self, document: Document, payload: Mapping[str, Any]) -> None:
+    def notes_sections(self) -> tuple[Section, ...]:
+        """Return the notes in words.
+
+        Returns:
+            A section, where there are any.
+        """
+        told = tuple(map(str, self.notes))
+        return (Section("Notes on the input", told),) if told else ()
+
+    def publish(self, document: Document, payload: Mapping[str, Any], brief: Document | None = None) -> None:
         """Write the files that were asked for and print the report; of several processes, one does.
 
         Args:
             document: The report.
             payload: The results by name.
+            brief: What to print where a page holds the whole report; the same by default.
         """
         crew = team()
 
         def write() -> list[Tensor]:
             if crew.rank == 0:
-                self._write(document, payload)
+                self._write(document, payload, brief)
             return []
 
         # The others wait for it: torchrun ends all processes as soon as one has ended with another status than 0.
         crew.total(write)
 
-    def _write(self, document: Document, payload: Mapping[str, Any]) -> None:
+    def _write(self, document: Document, payload: Mapping[str, Any], brief: Document | None) -> None:
         """Write the files and print the report."""
         if self.json is not None:
             write_json(self.json, payload)
         if self.html is not None:
             write_atomic(self.html, render_html(document))
         if not self.quiet:
-            render_text(document, Console(), page=self.html)
+            printed = document if brief is None or self.html is None else brief
+            render_text(printed, Console(), page=self.html)
 
 
 def say(message: str, style: str) -> None:

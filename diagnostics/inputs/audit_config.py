@@ -11,13 +11,22 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, StrictBool, StrictInt, StrictStr
 from pydantic import field_validator as validates
 
-from diagnostics.inputs.documents import CACHE, Count, Finite, Name, Part, Placed, Seed, finite, nearest
+from diagnostics.inputs.documents import CACHE, Count, Finite, Name, Part, Placed, Seed, finite, nearest, read_content
 from diagnostics.inputs.examples import read_pairs, refuse_input
 from diagnostics.inputs.language_models import LanguageModel, load_language_model
 from diagnostics.inputs.layout import Layout
 from diagnostics.inputs.placement import DTYPES, Placement
 
-__all__ = ["Alphas", "AuditConfig", "AuditData", "Component", "PairColumns", "Target", "load_audit_config"]
+__all__ = [
+    "Alphas",
+    "AuditConfig",
+    "AuditData",
+    "Component",
+    "PairColumns",
+    "Target",
+    "is_audit_config",
+    "load_audit_config",
+]
 
 Alphas = str | list[float] | dict[str, float]
 Pairs = list[tuple[str, str]]
@@ -271,3 +280,27 @@ def load_audit_config(path: str | Path) -> AuditConfig:
         'A'
     """
     return AuditConfig.read(path)
+
+
+def is_audit_config(path: str | Path) -> bool:
+    """Say whether a file is the configuration of an audit, by its key ``components``, which no other has.
+
+    Args:
+        path: A ``.yaml``, ``.yml`` or ``.toml`` file.
+
+    Returns:
+        True for an audit, whether or not the rest of the file is right.
+
+    Raises:
+        InputError: If the file cannot be read, has another ending, or is not valid.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        ...     _ = file.write("base: models/base")
+        ...     file.flush()
+        ...     is_audit_config(file.name)
+        False
+    """
+    content = read_content(path)
+    return isinstance(content, Mapping) and "components" in content

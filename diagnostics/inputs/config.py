@@ -201,6 +201,7 @@ class RunConfig(Placed):
         Raises:
             InputError: If there are none, or they do not fit the experts.
         """
+        self._need("experts")
         chosen: Coefficients = self._need("coefficients") if given is None else given
         where = f"{self._file}: coefficients" if given is None else "--coefficients"
         if isinstance(chosen, Mapping):

@@ -18,6 +18,7 @@ from diagnostics.inputs.adapters import AdapterCheckpoint, open_live_adapter
 from diagnostics.inputs.checkpoints import Checkpoint, Source, is_adapter, open_checkpoint
 from diagnostics.inputs.live_models import LiveAdapter, weight_changes
 from diagnostics.measures.merge_settings import coefficients_of
+from diagnostics.measures.vectors import same_values
 
 __all__ = ["CROSS_TERMS", "linear_lora_contributions", "linear_lora_update", "weighted_factors"]
 
@@ -197,7 +198,7 @@ def _differs(adapter: AdapterCheckpoint, name: str) -> bool:
     """Whether a tensor held whole is not the base's own; PEFT saves an embedding with its factors, trained or not."""
     if name not in adapter.base.names:
         return True
-    return not torch.equal(adapter.before(name).double(), adapter.base.tensor(name).double())
+    return not same_values(adapter.before(name), adapter.base.tensor(name))
 
 
 def _stream(

@@ -29,6 +29,7 @@ from diagnostics.measures.singular_values import (
     singular_values,
 )
 from diagnostics.measures.storage import Rounding, measure_rounding
+from diagnostics.measures.vectors import same_values
 from diagnostics.results import Estimate, Result, Status, plain
 
 __all__ = ["TensorStructure", "UpdateStructure", "update_structure"]
@@ -384,9 +385,8 @@ def _factor_values(expert: Checkpoint, name: str, base: Tensor) -> SingularValue
     """Singular values of a low-rank adapter's update; nothing where the tensor changed in another way too."""
     if not isinstance(expert, AdapterCheckpoint) or name not in expert.adapted:
         return None
-    if not torch.equal(
-        expert.before(name).to(base.device), base
-    ):  # saved whole, or a model in memory with a base of its own
+    # It may be saved whole, and a model in memory has a base of its own.
+    if not same_values(expert.before(name), base):
         return None
     factors = expert.factors(name)
     return product_singular_values(factors.up.cpu(), factors.down.cpu(), factors.scale)

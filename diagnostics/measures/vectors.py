@@ -19,6 +19,7 @@ __all__ = [
     "nearby",
     "norm",
     "require_alike",
+    "same_values",
     "shifted",
     "unflatten",
     "widened",
@@ -95,6 +96,26 @@ def require_alike(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> 
     bad = [name for name in first if first[name].shape != second[name].shape]
     if bad:
         raise InputError(f"vectors differ in the shapes of {bad}")
+
+
+def same_values(first: Tensor, second: Tensor) -> bool:
+    """Say whether two tensors have the same values, in whatever types and wherever they are.
+
+    Args:
+        first: A tensor.
+        second: Another of the same shape.
+
+    Returns:
+        Whether they have; at once where they share their memory.
+
+    Example:
+        >>> same_values(torch.ones(2), torch.ones(2, dtype=torch.bfloat16)), same_values(torch.ones(2), torch.zeros(2))
+        (True, False)
+    """
+    if first.dtype == second.dtype and first.data_ptr() == second.data_ptr() and first.stride() == second.stride():
+        return True
+    dtype = torch.promote_types(first.dtype, second.dtype)
+    return torch.equal(first.to(second.device, dtype), second.to(dtype))
 
 
 def norm(vector: Mapping[str, Tensor]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from diagnostics.report.document import Figure, Headline, Row, Section, Table
@@ -19,8 +19,9 @@ from diagnostics.report.wording import (
     verdict_cell,
 )
 from diagnostics.verdicts.coefficients import CoefficientChoice
+from diagnostics.verdicts.mergeability import MergePrediction
 
-__all__ = ["coefficients_headline", "coefficients_section", "shared_figure"]
+__all__ = ["coefficients_headline", "coefficients_section", "recommendation", "shared_figure"]
 
 _SIZE = (370.0, 240.0)
 
@@ -34,8 +35,8 @@ def coefficients_headline(choice: CoefficientChoice) -> Headline:
     Returns:
         The headline.
     """
-    form, how = _form(choice), "measured" if choice.evaluations else "predicted"
-    sentence = f"Merge {merge_label(choice.coefficients)}: {how} {choice.goal} {form(choice.objective.value)}."
+    form = _form(choice)
+    sentence = f"Merge {merge_label(choice.coefficients)}: {_gives(choice)}."
     if choice.shortfalls:
         missing = [f"{name} falls short by {points(value)[1:]}" for name, value in choice.shortfalls.items()]
         sentence += f" What was asked for is not reached: {listing(missing)}."
@@ -46,11 +47,30 @@ def coefficients_headline(choice: CoefficientChoice) -> Headline:
     return Headline(choice.verdict, sentence, certainty)
 
 
-def coefficients_section(choice: CoefficientChoice) -> Section:
+def recommendation(choice: CoefficientChoice) -> str:
+    """Say in a sentence what to merge instead of something else.
+
+    Args:
+        choice: The choice.
+
+    Returns:
+        The sentence.
+    """
+    return f"Best coefficients: {merge_label(choice.coefficients)}, {_gives(choice)}, {choice.verdict}."
+
+
+def _gives(choice: CoefficientChoice) -> str:
+    """What the choice gives."""
+    how = "measured" if choice.evaluations else "predicted"
+    return f"{how} {choice.goal} {_form(choice)(choice.objective.value)}"
+
+
+def coefficients_section(choice: CoefficientChoice, given: MergePrediction | None = None) -> Section:
     """Show the choice and its prediction by task, what was evaluated, the usual guesses, and one λ for all.
 
     Args:
         choice: The choice.
+        given: The prediction of another merge of the same experts, to compare the choice with.
 
     Returns:
         The section.
@@ -65,14 +85,18 @@ def coefficients_section(choice: CoefficientChoice) -> Section:
     tables = [_choice_table(choice), _guess_table(choice)]
     if choice.evaluated:
         tables.insert(1, _evaluated_table(choice))
-    return Section("Coefficients", text, tuple(tables), (shared_figure(choice),))
+    if given is not None and given.coefficients != choice.coefficients:
+        tables.insert(0, _comparison_table(choice, given))
+    figure = shared_figure(choice, given.coefficients if given is not None else None)
+    return Section("Coefficients", text, tuple(tables), (figure,))
 
 
-def shared_figure(choice: CoefficientChoice) -> Figure:
+def shared_figure(choice: CoefficientChoice, given: Mapping[str, float] | None = None) -> Figure:
     """Draw the predicted objective along one coefficient for all, beside the value of the choice.
 
     Args:
         choice: The choice.
+        given: Coefficients of another merge, to be marked.
 
     Returns:
         The figure.
@@ -80,8 +104,11 @@ def shared_figure(choice: CoefficientChoice) -> Figure:
     form = _form(choice)
     grid, values = zip(*choice.curve, strict=True)
     best, value = max(choice.curve, key=lambda pair: -math.inf if math.isnan(pair[1]) else pair[1])
+    asked = sorted(set((given or {}).values()))
 
     def paint(ax: Any) -> None:
+        for each in asked:
+            ax.axvline(each, color=INK, lw=1.0, ls=(0, (1, 2)))
         ax.axhline(choice.objective.value, color=INK, lw=1.0, ls="--")
         ax.plot(grid, values, color=BLUE, lw=2)
         ax.plot([best], [value], marker="o", ms=7, color=BLUE)
@@ -98,6 +125,9 @@ def shared_figure(choice: CoefficientChoice) -> Figure:
         f"Predicted {choice.goal} with one coefficient for all (line) and its best (dot). "
         "Dashed: the choice, with a diamond at each of its coefficients."
     )
+    if asked:
+        alt += f" Marked as asked about: {listing(map(number, asked))}."
+        caption += f" Dotted: the {'coefficient' if len(asked) == 1 else 'coefficients'} asked about."
     return Figure(paint, *_SIZE, alt, caption)
 
 
@@ -119,6 +149,21 @@ def _choice_table(choice: CoefficientChoice) -> Table:
         rows.append([name, number(choice.coefficients[name]), kept, loss, *judged])
     columns = ["Task", "Coefficient", "Retention", "Loss", "Asked for", "Predicted to keep it"]
     return Table.of("The choice, and what it is predicted to do", columns, rows)
+
+
+def _comparison_table(choice: CoefficientChoice, given: MergePrediction) -> Table:
+    """The merge that was asked about beside the choice."""
+    retained = choice.metric == "retention"
+    rows: list[Row] = []
+    for name, asked in given.tasks.items():
+        both = ((given.coefficients[name], asked), (choice.coefficients[name], choice.prediction.tasks[name]))
+        cells = [
+            (number(value), estimate(task.retention, percent) if retained else estimate(task.loss))
+            for value, task in both
+        ]
+        rows.append([name, *(text for pair in cells for text in pair)])
+    columns = ["Task", "Given", f"Its {choice.metric}", "Best predicted", f"Its {choice.metric}"]
+    return Table.of("The coefficients that were asked about, beside those predicted best", columns, rows)
 
 
 def _evaluated_table(choice: CoefficientChoice) -> Table:

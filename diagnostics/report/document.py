@@ -11,7 +11,7 @@ from diagnostics.errors import InputError
 from diagnostics.report.drawing import to_svg
 from diagnostics.results import Verdict
 
-__all__ = ["Cell", "Document", "Figure", "Headline", "Row", "Section", "Table", "Tone"]
+__all__ = ["Cell", "Document", "Figure", "Headline", "Listing", "Row", "Section", "Table", "Tone"]
 
 Tone = Literal["good", "bad", "unsure"]
 
@@ -97,6 +97,14 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """A text whose lines are kept as they are: a command, or what a file holds."""
+
+    text: str
+    caption: str
+
+
+@dataclass(frozen=True)
 class Section:
     """A part of a report under its own heading."""
 
@@ -104,6 +112,7 @@ class Section:
     paragraphs: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
     figures: tuple[Figure, ...] = ()
+    listings: tuple[Listing, ...] = ()
 
 
 @dataclass(frozen=True)

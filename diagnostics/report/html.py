@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 from itertools import count
 from typing import Any
 
-from diagnostics.report.document import Document, Figure
+from diagnostics.report.document import Document, Figure, Table
 from diagnostics.report.drawing import SVG
 from diagnostics.report.extras import require
 from diagnostics.report.wording import clean
@@ -20,6 +20,12 @@ _WIDE = 460
 _SCALE = 1.2
 # Texts up to the first length stay on a line; from the second on, or with such a word in them, they get room to wrap.
 _BRIEF, _LONG, _WORD = 18, 32, 24
+# Pixels that a table has, that a letter takes, and that are between columns: on the narrowest screen, and on A4.
+_PHONE, _PAPER = (328, 7.5, 20), (688, 5.6, 12)
+# Letters that a long text gets at least.
+_LEAST = 27
+# From so many sections on the table of contents stays in sight where there is room beside the page.
+_MANY = 5
 
 
 def render_html(document: Document) -> str:
@@ -45,9 +51,14 @@ def render_html(document: Document) -> str:
     )
     markup = require("markupsafe").Markup
     numbers = count(1)
-    environment.filters["shape"] = _shape
+    environment.filters |= {
+        "shape": _shape,
+        "stacking": _stacking,
+        "lines": lambda text: markup("\n").join(_lines(text)),
+    }
     environment.globals["drawing"] = lambda figure: markup(_inline(figure, next(numbers)))
-    page: str = environment.get_template("page.html").render(document=document)
+    indexed = len(document.sections) >= _MANY
+    page: str = environment.get_template("page.html").render(document=document, indexed=indexed)
     return page
 
 
@@ -58,9 +69,37 @@ def _printable(value: Any) -> Any:
 
 def _shape(text: str) -> str:
     """The class that says how a cell's text may wrap."""
-    if len(text) > _LONG or max(map(len, text.split()), default=0) > _WORD:
+    if len(text) > _LONG or _word(text) > _WORD:
         return "long"
     return "brief" if len(text) <= _BRIEF else "plain"
+
+
+def _stacking(table: Table) -> str:
+    """Where each row's cells are shown below each other, because side by side they would not fit, as classes."""
+    least = []
+    for i, (name, numeric) in enumerate(zip(table.columns, table.numeric, strict=True)):
+        least.append(max([_room(name, False), *(_room(row[i].text, numeric) for row in table.rows)]))
+    places = {"stacked": _PHONE, "broad": _PAPER}
+    return " ".join(
+        name for name, (width, letter, gap) in places.items() if letter * sum(least) + gap * (len(least) - 1) > width
+    )
+
+
+def _room(text: str, numeric: bool) -> int:
+    """Letters that a cell needs side by side with others."""
+    if numeric or _shape(text) == "brief":
+        return len(text)
+    return max(_word(text), _LEAST if _shape(text) == "long" else 0)
+
+
+def _word(text: str) -> int:
+    """Letters of the longest word."""
+    return max(map(len, text.split()), default=0)
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of a text without characters that do not print."""
+    return [clean(line) for line in text.expandtabs(4).splitlines()]
 
 
 def _inline(figure: Figure, number: int) -> str:

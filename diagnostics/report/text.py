@@ -78,6 +78,11 @@ def _section(section: Section, console: Console, page: str | Path | None) -> Non
             _records(table, console)
         if len(table.rows) < len(full.rows):
             console.print(Text(f"{plural(len(full.rows) - len(table.rows), 'more row')} in {clean(str(page))}", "dim"))
+    for listing in section.listings:
+        console.print()
+        console.print(Text(clean(listing.caption), style="italic"))
+        for line in listing.text.expandtabs(4).splitlines():
+            console.print(Text(f"  {clean(line)}"), soft_wrap=True)
 
 
 def _widths(table: Table, width: int) -> list[int] | None:

@@ -55,6 +55,17 @@ def test_tasks_include_heads_of_their_own_and_a_contradiction():
     assert (RECIPES["digits"].labels(labels) != RECIPES["reversed"].labels(labels)).all()
 
 
+def test_some_of_the_experts_are_those_of_all():
+    some, every = build_digits(steps=2, tasks=["reversed", "digits"]), build_digits(steps=2)
+    assert some.problem.names == ("reversed", "digits") and list(some.test) == list(some.about) == [
+        "reversed",
+        "digits",
+    ]
+    for name in some.problem.names:
+        own, same = some.problem.experts[name], every.problem.experts[name]
+        assert all(torch.equal(own[key], same[key]) for key in own)
+
+
 def test_merges_cover_all_pairs_larger_sets_and_several_coefficients():
     merges = list(_merges(tuple(RECIPES)))
     assert len(merges) == 4 * 21 + 3 * 11

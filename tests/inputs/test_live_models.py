@@ -128,6 +128,13 @@ def test_a_module_with_layers_of_peft_inside_is_an_expert_as_well():
     )
 
 
+def test_no_hub_is_asked_about_the_base(monkeypatch):
+    model = adapted()
+    model.peft_config["default"].base_model_name_or_path = "nobody/nothing"
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", None)
+    assert dx.geometry(llama_base(), {"a": model}).norms[0] > 0
+
+
 def test_several_adapters_of_one_model_are_experts_each():
     model = adapted()
     model.add_adapter("mail", LoraConfig(target_modules=["q_proj", "v_proj"], r=3))
@@ -260,3 +267,11 @@ def test_factors_of_live_models_merge_as_those_of_folders(tmp_path: Path):
     assert_same(dx.linear_lora_update(models, {"a": 1.0, "b": 0.5}), folders)
     with pytest.raises(InputError, match="factors A and B alone; found bias: 'all'"):
         dx.linear_lora_update({"a": adapted(classifier, target_modules=["c_attn"], bias="all")}, {"a": 1.0})
+
+
+def test_the_spectrum_is_of_the_whole_update_where_the_base_is_stored_in_another_type():
+    model = adapted()
+    half = {name: value.bfloat16() for name, value in llama_base().items()}
+    found = dx.update_structure(half, model).tensors[QUERY]
+    assert found.spectrum.values.square().sum() == pytest.approx(found.square, rel=1e-5)
+    assert dx.update_structure(llama_base(), model).tensors[QUERY].spectrum.values.shape[0] >= 2

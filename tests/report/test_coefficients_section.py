@@ -5,7 +5,12 @@ import math
 
 import pytest
 
-from diagnostics.report.coefficients_section import coefficients_headline, coefficients_section, shared_figure
+from diagnostics.report.coefficients_section import (
+    coefficients_headline,
+    coefficients_section,
+    recommendation,
+    shared_figure,
+)
 from diagnostics.results import Cost, Estimate, Status, Verdict
 from diagnostics.verdicts.coefficients import CoefficientChoice
 from diagnostics.verdicts.finalists import Evaluation
@@ -74,3 +79,26 @@ def test_what_was_evaluated_is_shown_beside_its_prediction():
 def test_the_figure_tells_its_best_point_in_words(metric):
     figure = shared_figure(choice(metric=metric))
     assert "best at 0.5 with" in figure.alt and figure.svg
+
+
+@pytest.mark.parametrize("metric", ["retention", "loss"])
+def test_another_merge_stands_beside_the_choice_and_is_marked(metric):
+    given = samples.prediction(level=0.5)
+    section = coefficients_section(choice(metric=metric), given)
+    table = section.tables[0]
+    assert table.columns == ("Task", "Given", f"Its {metric}", "Best predicted", f"Its {metric}")
+    value = {"retention": "99% [96%, 102%]", "loss": "0.5 [0.44, 0.56]"}[metric]
+    assert cells(table)[0] == ["section", "0.5", value, "0.4", value]
+    figure = section.figures[0]
+    assert figure.caption.endswith("Dotted: the coefficient asked about.")
+    assert figure.alt.endswith("Marked as asked about: 0.5.") and figure.svg != shared_figure(choice(metric=metric)).svg
+
+
+def test_the_choice_itself_is_not_compared_with_itself():
+    same = coefficients_section(choice(), samples.prediction(level=0.4))
+    assert same.tables == coefficients_section(choice()).tables
+
+
+def test_the_recommendation_is_a_sentence_with_its_verdict():
+    merge = "section + language + role-program + toolkit at 0.4"
+    assert recommendation(choice()) == f"Best coefficients: {merge}, predicted worst retention 91%, undecided."

@@ -56,6 +56,15 @@ def test_threads(reference: tuple[torch.dtype, dict[str, Tensor]]) -> None:
     assert {name: share for name, share in apart.items() if not share <= TOLERANCES[dtype]} == {}
 
 
+def test_the_page_says_what_is_tested() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "explanation" / "robustness.md").read_text()
+    units = {dtype: allowed / (torch.finfo(dtype).eps / 2) for dtype, allowed in TOLERANCES.items()}
+    rows = [
+        f"| {str(dtype)[6:]} | {allowed:.0e} | {round(units[dtype], -1):.0f} |" for dtype, allowed in TOLERANCES.items()
+    ]
+    assert [row for row in rows if row not in page] == []
+
+
 def test_the_comparison_notices_another_number(reference: tuple[torch.dtype, dict[str, Tensor]]) -> None:
     dtype, expected = reference
     moved = {name: value * (1 + 3 * TOLERANCES[dtype]) for name, value in expected.items()}
