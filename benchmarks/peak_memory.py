@@ -117,9 +117,9 @@ FULL: dict[str, Any] = {
     "models": list(WORK),
     "tokens": [32, 128, 512],
     "grown": ["gradient", "product, graphs kept", "product, no graph kept", "product by differences"],
-    "checks": [*((8_000_000, count) for count in (2, 10, 40)), *((125_000_000, count) for count in (2, 10))],
+    "checks": [(d, count) for d in (8_000_000, 125_000_000) for count in (2, 10, 40)],
     "processes": [1, 2, 4],
-    "divided": ["model alone", "gradient", *(name for name in WORK if name.startswith("spectral_norm"))],
+    "divided": ["model alone", "gradient", f"spectral_norm, {PRODUCTS} by differences"],
 }
 QUICK: dict[str, Any] = {
     **{"widths": [16, 32], "models": ["gradient"], "tokens": [8], "grown": []},
