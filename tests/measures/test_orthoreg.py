@@ -264,7 +264,7 @@ class TestInput:
     @pytest.mark.parametrize(
         ("deltas", "form", "message"),
         [
-            ([torch.eye(2)], "published", "form: expected one of code, paper; found 'published'."),
+            ([torch.eye(2)], "published", "form: expected one of paper, code; found 'published'."),
             ({}, "paper", "expected at least one matrix; found the shapes {}"),
             ({"b": torch.ones(3)}, "code", "found the shapes {'b': [3]}. Pass W − W0"),
             ({"ids": torch.ones(1, 5, dtype=torch.long)}, "paper", "['ids'] hold integers. Leave such buffers out"),
