@@ -1,6 +1,7 @@
 """Errors raised at the door: each says what was expected, what was found and how to fix it."""
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -67,12 +68,13 @@ def require_one_of(name: str, value: object, known: Iterable[str]) -> None:
         raise InputError(f"{name}: expected one of {', '.join(words)}; found {value!r}. {nearest(str(value), words)}")
 
 
-def require_share(name: str, value: object) -> None:
-    """Refuse a setting that is not a number from 0 to below 1.
+def require_share(name: str, value: object, *, positive: bool = False) -> None:
+    """Refuse a setting that is not a share of something, below all of it.
 
     Args:
         name: The setting.
         value: What was given.
+        positive: Whether 0 is refused too.
 
     Raises:
         InputError: If it is refused.
@@ -82,8 +84,10 @@ def require_share(name: str, value: object) -> None:
         Traceback (most recent call last):
         diagnostics.errors.InputError: tolerance: expected a share from 0 to below 1; found 5. Write 0.1 for 10%.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise InputError(f"{name}: expected a share from 0 to below 1; found {value!r}. Write 0.1 for 10%.")
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not 0 <= number < 1 or (positive and number == 0):
+        expected = "above 0 and below 1" if positive else "from 0 to below 1"
+        raise InputError(f"{name}: expected a share {expected}; found {value!r}. Write 0.1 for 10%.")
 
 
 class CheckpointError(InputError):

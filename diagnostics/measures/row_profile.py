@@ -10,8 +10,7 @@ import torch
 from scipy.special import chdtrc, chdtri
 from torch import Tensor
 
-from diagnostics.errors import InputError
-from diagnostics.measures.singular_values import require_share
+from diagnostics.errors import InputError, require_share
 from diagnostics.results import Result, plain
 
 __all__ = ["RowProfile", "rows_of"]
@@ -85,7 +84,7 @@ class RowProfile(Result):
             >>> RowProfile(torch.tensor([3.0, 1.0]).double(), 2).needed(0.7)
             0.5
         """
-        require_share("share", share)
+        require_share("share", share, positive=True)
         if not self.total > 0:
             return math.nan
         reached = self.squares.cumsum(0) >= (share - _SLACK) * self.total
@@ -122,7 +121,7 @@ class RowProfile(Result):
             >>> round(RowProfile(torch.ones(4).double(), 100).null_needed(0.9), 3)
             0.872
         """
-        require_share("share", share)
+        require_share("share", share, positive=True)
         return float(chdtrc(self.columns, chdtri(self.columns + 2, share)))
 
     def to_dict(self) -> dict[str, Any]:

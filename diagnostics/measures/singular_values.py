@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diagnostics.errors import InputError, require_count
+from diagnostics.errors import InputError, require_count, require_share
 from diagnostics.measures.agreement import row_blocks
 from diagnostics.results import Estimate, Result, Status, plain
 
@@ -27,7 +27,6 @@ __all__ = [
     "random_kept",
     "random_rank",
     "rank_text",
-    "require_share",
     "singular_values",
 ]
 
@@ -112,7 +111,7 @@ class SingularValues(Result):
             >>> values.rank_for(0.9).value, values.rank_for(0.99).value
             (1.0, 2.0)
         """
-        require_share("share", share)
+        require_share("share", share, positive=True)
         if not self.square > 0:
             return _undefined("a zero matrix has nothing to keep")
         low, high = self.bounds
@@ -291,7 +290,7 @@ def random_rank(shape: tuple[int, int], share: float) -> int:
         >>> random_rank((1000, 1000), 0.9), random_rank((4000, 1000), 0.9)
         (510, 762)
     """
-    require_share("share", share)
+    require_share("share", share, positive=True)
     counted, held = _marchenko_pastur(shape)
     return math.ceil(min(shape) * float(np.interp(share, held, counted)) - 1e-9)
 
@@ -312,25 +311,6 @@ def rank_text(rank: Estimate) -> str:
     if math.isnan(rank.value):
         return "undefined"
     return f"{rank.value:g}" if rank.lower == rank.upper else f"{rank.lower:g} to {rank.upper:g}"
-
-
-def require_share(name: str, value: object) -> None:
-    """Refuse a share that is not above 0 and below 1.
-
-    Args:
-        name: The setting.
-        value: What was given.
-
-    Raises:
-        InputError: If it is refused.
-
-    Example:
-        >>> require_share("share", 90)
-        Traceback (most recent call last):
-        diagnostics.errors.InputError: share: expected a number above 0 and below 1; found 90. Write 0.9 for 90%.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise InputError(f"{name}: expected a number above 0 and below 1; found {value!r}. Write 0.9 for 90%.")
 
 
 def _marchenko_pastur(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diagnostics.errors import require_count
+from diagnostics.errors import require_count, require_share
 from diagnostics.inputs.adapters import AdapterCheckpoint, open_expert
 from diagnostics.inputs.alignment import BASE, align, assert_finite
 from diagnostics.inputs.checkpoints import Checkpoint, Source, open_checkpoint
@@ -25,7 +25,6 @@ from diagnostics.measures.singular_values import (
     product_singular_values,
     random_kept,
     rank_text,
-    require_share,
     singular_values,
 )
 from diagnostics.measures.storage import Rounding, measure_rounding
@@ -147,7 +146,7 @@ class UpdateStructure(Result):
         Returns:
             The rank; where it is not exact, the value is one that suffices.
         """
-        require_share("share", share)
+        require_share("share", share, positive=True)
         if not self.square > 0:
             return _undefined()
         least, enough = (int(np.argmax(self._curve(end) >= share - _SLACK)) for end in (1, 0))
@@ -334,7 +333,7 @@ def update_structure(
         (0.9, 0.9, 2.0, 4)
     """
     for share in shares:
-        require_share("shares", share)
+        require_share("shares", share, positive=True)
     below = open_checkpoint(base, label=BASE)
     above = open_expert(below, expert, label=_EXPERT)
     alignment = align(below, {_EXPERT: above}, private)

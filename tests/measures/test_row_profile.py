@@ -47,7 +47,7 @@ def test_a_share_of_length_is_checked():
     for ask in (profile(1.0, 1.0).needed, profile(1.0, 1.0).null_needed):
         with pytest.raises(InputError) as caught:
             ask(1.5)
-        assert str(caught.value) == "share: expected a number above 0 and below 1; found 1.5. Write 0.9 for 90%."
+        assert str(caught.value) == "share: expected a share above 0 and below 1; found 1.5. Write 0.1 for 10%."
 
 
 def test_the_null_of_one_column_is_that_of_squared_normal_numbers():

@@ -295,7 +295,7 @@ class TestUpdateStructure:
         with pytest.raises(MismatchError, match="bias"):
             update_structure(BASE, other)
         assert "bias" not in update_structure(BASE, other, private=["bias"]).tensors
-        with pytest.raises(InputError, match="shares: expected a number above 0 and below 1; found 90"):
+        with pytest.raises(InputError, match="shares: expected a share above 0 and below 1; found 90"):
             update_structure(BASE, BASE, shares=[90])
 
     def test_progress_reaches_one(self):
