@@ -199,7 +199,7 @@ def from_a_file(folder):
     with torch.device("meta"):
         made = small_network()
     read = dict(dx.shard_parameters(made, weights=file).named_parameters())
-    return max(float((whole(read[name]) - value).abs().max()) for name, value in model.named_parameters())
+    return max(float((whole(read[name]) - value).detach().abs().max()) for name, value in model.named_parameters())
 
 
 def main(folder):
@@ -210,6 +210,7 @@ def main(folder):
     torch.save(quantities_in_parts(), out.with_suffix(".pt"))
     told = {"refusals": refusals(out.parent), "shares": shares(), "from a file": from_a_file(out.parent)}
     out.with_suffix(".json").write_text(json.dumps(told))
+    dist.barrier()  # one that ends while another still talks to it aborts that one
     dist.destroy_process_group()
 
 
