@@ -5,6 +5,7 @@ python -m tests.parallel.parts FOLDER     in each process: stores what it found
 
 import copy
 import json
+import os
 import sys
 from contextlib import nullcontext
 from datetime import timedelta
@@ -216,3 +217,5 @@ def main(folder):
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    # Threads of process groups that FSDP2 and meshes made may still run, and would abort the interpreter at its end.
+    os._exit(0)
