@@ -164,8 +164,8 @@ def held(width: int, work: dict[str, int]) -> dict[str, tuple[float, str, int]]:
     # … with the image, a narrow copy of the vector, and the product of a batch in place of its gradient.
     product = gradient + 4 + narrow
     lanczos = 4 * products + 4 + 4  # the basis, the noise that it began with, and the rest of an image
-    # Weights, the same in float32, θ flat and moved, gradients here, there and at the step before; one being made.
-    differences = width + (4 if width < 4 else 0) + 4 + 4 + 4 + 4 + 4 + 4 + 4
+    # Weights, the same in float32, θ flat and moved, the gradient here, that being added up, and that of a batch.
+    differences = width + (4 if width < 4 else 0) + 4 + 4 + 4 + 4 + 4
     first, second = "graph", "graph of the gradient"
     return {
         "gradient": (gradient, first, batch),

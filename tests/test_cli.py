@@ -268,7 +268,10 @@ BAD = {
     ),
     "unknown target": (("bounds", "merge.yaml", "--target", "mial"), r"--target: expected one of the experts"),
     "two questions": (("bounds", "merge.yaml", "--target", "mail", "--negate", "news"), r"choose one of them"),
-    "method": (("predict", "ties.yaml"), r"ties\.yaml: method: expected one of .*; found 'tie'\. Did you mean 'ties'"),
+    "method": (
+        ("predict", "ties.yaml"),
+        r"ties\.yaml: method: expected .*; found 'tie'\. Did you mean 'ties'\?\n",
+    ),
     "density": (
         ("predict", "dense.yaml"),
         r"dense\.yaml: density of news: expected a number above 0 and up to 1; found 2",

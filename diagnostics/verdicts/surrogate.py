@@ -221,8 +221,8 @@ class Surrogate:
 def _noise(outputs: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
     """Normal noise of the shapes [K, examples, …] given; an example's does not depend on how batches are cut."""
     sizes = [each[0].numel() for each in outputs]
-    parts = torch.randn(sum(sizes), len(outputs[0]), generator=generator, dtype=torch.float64).split(sizes)
-    return [part.T.reshape(each.shape) for part, each in zip(parts, outputs, strict=True)]
+    parts = torch.randn(len(outputs[0]), sum(sizes), generator=generator, dtype=torch.float64).split(sizes, dim=1)
+    return [part.reshape(each.shape) for part, each in zip(parts, outputs, strict=True)]
 
 
 def _at_each(read: Callable[[Tensor], Tensor], outputs: Tensor) -> Tensor:

@@ -199,7 +199,9 @@ def test_a_list_of_points_and_a_limit_on_batches():
     model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 3)).double()
     small = problem_of(model, problem.base, [problem.experts[name] for name in PAIR], cut)
     again = disentanglement_error(small, *PAIR, [1.0])
-    assert (some.values, some.soft.values, some.mean.value) == (again.values, again.soft.values, again.mean.value)
+    assert (some.values, some.mean.value) == (again.values, again.mean.value)
+    # Batches of another size may round otherwise.
+    assert some.soft.values.item() == pytest.approx(again.soft.values.item(), rel=1e-12)
     assert some.differential["first"].raw.value == pytest.approx(again.differential["first"].raw.value)
     assert "on the first 7 and 7 examples" in some.notes
 
