@@ -81,7 +81,7 @@ class TaskVectorCallback(TrainerCallback):
         >>> model.weight.data += 1.5
         >>> logs = {"loss": 0.7}
         >>> callback.on_log(args, run, None, model=model, logs=logs)
-        >>> logs
+        >>> {name: round(value, 6) for name, value in logs.items()}
         {'loss': 0.7, 'task_vector_norm': 3.0}
     """
 

@@ -47,6 +47,7 @@ def pieces_of(task: Task, params: Parameters, folds: int) -> Pieces:
         Whole batches where there are enough or they cannot be cut, and examples otherwise.
 
     Example:
+        >>> import torch
         >>> task = Task("t", lambda p, b: (p["w"] * b).mean(), [torch.arange(5.0)])
         >>> pieces = pieces_of(task, {"w": torch.ones(1)}, 2)
         >>> [(fold, share, batch.tolist()) for fold, share, batch in pieces.deal(2)]
@@ -71,6 +72,7 @@ def single_examples(task: Task, params: Parameters) -> Iterator[Any]:
         InputError: If batches cannot be cut.
 
     Example:
+        >>> import torch
         >>> task = Task("t", lambda p, b: (p["w"] * b).mean(), [torch.arange(2.0), torch.arange(1.0)])
         >>> [batch.tolist() for batch in single_examples(task, {"w": torch.ones(1)})]
         [[0.0], [1.0], [0.0]]
@@ -98,6 +100,7 @@ def parts_within(task: Task, params: Parameters, most: int) -> Callable[[], Iter
         be cut.
 
     Example:
+        >>> import torch
         >>> task = Task("t", lambda p, b: (p["w"] * b).mean(), [torch.arange(3.0)])
         >>> [(round(share, 2), part.tolist()) for share, part in parts_within(task, {"w": torch.ones(1)}, 2)()]
         [(0.67, [0.0, 1.0]), (0.33, [2.0])]

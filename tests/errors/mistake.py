@@ -18,7 +18,7 @@ CONFIG = """\
 base: base.safetensors
 experts: {news: news.safetensors, mail: mail.safetensors}
 data: {news: data.safetensors, mail: data.safetensors}
-kind: own_tasks:make
+kind: mistaken_tasks:make
 coefficients: 0.5
 """
 TEXTS = """\
@@ -79,7 +79,7 @@ def write_valid(folder: Path) -> None:
         "merge.yaml": CONFIG,
         "texts.yaml": TEXTS,
         "recipe.yaml": RECIPE,
-        "own_tasks.py": TASKS,
+        "mistaken_tasks.py": TASKS,
         "notes.txt": "notes",
     }
     for name, text in files.items():

@@ -50,14 +50,14 @@ SAID = {
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Valid files with a task that interrupts, and reports of an earlier run."""
     write_valid(tmp_path)
-    (tmp_path / "own_tasks.py").write_text(INTERRUPTED)
+    (tmp_path / "mistaken_tasks.py").write_text(INTERRUPTED)
     for name in ("report.json", "report.html"):
         (tmp_path / name).write_text("old")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "own_tasks", raising=False)
+    monkeypatch.delitem(sys.modules, "mistaken_tasks", raising=False)
     yield tmp_path
-    sys.modules.pop("own_tasks", None)
+    sys.modules.pop("mistaken_tasks", None)
 
 
 def content(folder: Path) -> dict[str, str | None]:

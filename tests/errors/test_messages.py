@@ -107,7 +107,7 @@ def test_the_files_are_right_without_a_mistake(folder: Path) -> None:
     )
     recipe = "predict recipe.yaml --data news=data.safetensors --data mail=data.safetensors"
     assert [run(f"{command} -q") for command in commands] == [(0, "Error: ")] * 3
-    assert "own_tasks" not in run(recipe)[1]
+    assert "mistaken_tasks" not in run(recipe)[1]
 
 
 @pytest.fixture

@@ -175,7 +175,7 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("diagnostics.inputs.files.save_file", full)
-    with pytest.raises(InputError, match=r"cannot write .*safetensors: No space left on device; free or choose"):
+    with pytest.raises(InputError, match=r"safetensors: expected to write it; found: No space left on device\. Make"):
         predict_merge(tanh_problem("ab", tmp_path), 0.4)
     monkeypatch.undo()
     assert told(predict_merge(tanh_problem("ab", tmp_path), 0.4)) == told(predict_merge(tanh_problem("ab"), 0.4))

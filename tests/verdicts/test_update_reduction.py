@@ -327,7 +327,7 @@ BAD = {
     "neither": ({"predict": False, "measure": False}, "predict and measure: expected one of them"),
     "confidence": ({"confidence": 90}, "confidence: expected a number between 0 and 1; found 90"),
     "zero": ({"coefficients": 0.0}, "expected updates that move the base"),
-    "unknown": ({"coefficients": {"c": 1.0}}, "unknown experts ['c']"),
+    "unknown": ({"coefficients": {"c": 1.0}}, "expected one of the experts ['a', 'b']; found 'c'"),
 }
 
 
