@@ -44,6 +44,8 @@ bench: $(VENV)/.installed .peers
 	PYTHONPATH=.peers $(BIN)/python -m benchmarks.curvature
 	$(BIN)/python -m benchmarks.audit_costs
 	$(BIN)/python -m benchmarks.geometry_streaming
+	$(BIN)/python -m benchmarks.peak_memory
+	$(BIN)/python -m benchmarks.plan_1b
 	$(BIN)/python -m benchmarks.composition.base
 	$(BIN)/python -m benchmarks.composition.experts
 	$(BIN)/python -m benchmarks.composition.outcomes
@@ -75,6 +77,8 @@ bench-quick: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.curvature --quick
 	$(BIN)/python -m benchmarks.audit_costs --quick
 	$(BIN)/python -m benchmarks.geometry_streaming --quick
+	$(BIN)/python -m benchmarks.peak_memory --quick
+	$(BIN)/python -m benchmarks.plan_1b --quick
 	$(BIN)/python -m benchmarks.composition.study --quick
 	for part in bases.planted bases.arithmetic bases.memory bases.history update_structure disentanglement orthogonality; do \
 		$(BIN)/python -m benchmarks.$$part --quick; done

@@ -14,7 +14,6 @@ geometry_streaming.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import socket
@@ -28,13 +27,13 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import distributed as dist
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 import diagnostics as dx
 from benchmarks.geometry_streaming import write_models
+from benchmarks.records import print_tables, read_record
 from diagnostics.measures.differences import DifferenceOperator
 from diagnostics.measures.hessian import HessianOperator
 from diagnostics.report.json import write_json
@@ -249,17 +248,6 @@ def tables(stored: dict[str, Any]) -> dict[str, list[list[str]]]:
     }
 
 
-def show(out: Path, console: Console) -> None:
-    """Print the tables."""
-    for title, (heads, *rows) in tables(json.loads(out.read_text())).items():
-        table = Table(title=title)
-        for place, head in enumerate(heads):
-            table.add_column(head, justify="right" if place else "left")
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark or show what is stored."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -275,11 +263,11 @@ def main(arguments: list[str] | None = None) -> None:
     if options.quick:
         with tempfile.TemporaryDirectory() as folder:
             run(Path(folder) / "quick.json", QUICK, console)
-            show(Path(folder) / "quick.json", console)
+            print_tables(tables(read_record(Path(folder) / "quick.json")), console)
         return
     if not options.show:
         run(options.out, FULL, console)
-    show(options.out, console)
+    print_tables(tables(read_record(options.out)), console)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ bytes against the peaks that benchmarks.peak_memory stored, and counted operatio
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import tempfile
@@ -26,13 +25,13 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks import peak_memory
+from benchmarks.records import print_tables, read_record
 from diagnostics.measures.hessian import differentiable_twice
 from diagnostics.measures.outputs import cost_of, design
 from diagnostics.report.json import write_json
@@ -270,7 +269,7 @@ def run(out: Path, console: Console, *, quick: bool = False) -> None:
     small, repeats = (peak_memory.config(16), 1) if quick else (peak_memory.config(1024), 5)
     found: dict[str, Any] = {"work": work, "counted": counted}
     found["seconds"] = against_seconds(small, 128, 4, repeats)
-    found["peaks"] = [] if quick else against_peaks(json.loads(peak_memory.RESULTS.read_text()))
+    found["peaks"] = [] if quick else against_peaks(read_record(peak_memory.RESULTS))
     found["planned"] = {name: planned(each, TYPES[name].itemsize, work) for name, each in counted.items()}
     about = {"machine": platform.machine(), "torch": torch.__version__, "threads": torch.get_num_threads()}
     write_json(out, {"environment": {**about, "load": os.getloadavg()}, **found})
@@ -332,17 +331,6 @@ def _peaks(rows: list[dict[str, Any]]) -> list[list[str]]:
     ]
 
 
-def show(out: Path, console: Console) -> None:
-    """Print the tables."""
-    for title, (heads, *rows) in tables(json.loads(out.read_text())).items():
-        table = Table(title=title)
-        for place, head in enumerate(heads):
-            table.add_column(head, justify="right" if place else "left")
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Count or show what is stored."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -354,11 +342,11 @@ def main(arguments: list[str] | None = None) -> None:
     if options.quick:
         with tempfile.TemporaryDirectory() as folder:
             run(Path(folder) / "quick.json", console, quick=True)
-            show(Path(folder) / "quick.json", console)
+            print_tables(tables(read_record(Path(folder) / "quick.json")), console)
         return
     if not options.show:
         run(options.out, console)
-    show(options.out, console)
+    print_tables(tables(read_record(options.out)), console)
 
 
 if __name__ == "__main__":
