@@ -167,15 +167,6 @@ def test_a_gate_fails_on_what_it_is_told_to(
         answered(run("predict", "half.yaml", "--quiet", *options), int(verdict.value in failing))
 
 
-def test_a_cache_is_used_by_other_commands_and_told_of(files: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "kept"
-    first = answered(run("predict", "half.yaml", "--tolerance", 0.9, "--cache", folder))
-    assert f"cache {folder}: 0 results found in it, 30 added" in first.stdout
-    for command in ("predict", "coefficients", "relations"):
-        told = run(command, "half.yaml", "--cache", folder).stdout  # the answer may be yes or no
-        assert re.search(rf"cache {re.escape(str(folder))}: \d+ results found in it, 0 added", told), (command, told)
-
-
 def bounds_of(path: Path) -> dict[str, list[str]]:
     """Claims by merge."""
     groups = stored(path)["bounds"]

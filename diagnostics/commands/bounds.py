@@ -18,7 +18,7 @@ from diagnostics.commands.options import (
     QuietOption,
     parse_coefficients,
 )
-from diagnostics.commands.problem import build_problem
+from diagnostics.commands.problem import build_problem, note_method
 from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
 from diagnostics.inputs.config import RunConfig, load_config
@@ -61,6 +61,7 @@ def bounds_command(
     output = Output(json, html, quiet)
     config = load_config(file).placed(device, dtype)
     jobs = _bound_jobs(config, coefficients, negate, target)
+    note_method(config, output)
     with output.working() as progress:
         problem = build_problem(config, output, progress)
         groups = []

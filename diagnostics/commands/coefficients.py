@@ -18,7 +18,7 @@ from diagnostics.commands.options import (
     QuietOption,
     parse_at_least,
 )
-from diagnostics.commands.problem import build_problem
+from diagnostics.commands.problem import build_problem, note_method
 from diagnostics.commands.terminal import Answer, Output
 from diagnostics.errors import InputError
 from diagnostics.inputs.config import load_config
@@ -100,6 +100,7 @@ def coefficients_command(
 ) -> None:
     """The best coefficients."""
     output, config = Output(json, html, quiet), load_config(file).placed(device, dtype, cache)
+    note_method(config, output)
     asked = {config.expert("--at-least", name): value for name, value in parse_at_least(at_least).items()}
     settings: dict[str, Any] = {"objective": objective, "metric": metric, "shared": shared, "bounds": (0.0, upper)}
     settings |= {"at_least": asked, "verify": verify, "tolerance": config.tolerance, "seed": config.seed}

@@ -12,7 +12,7 @@ from diagnostics.commands.terminal import Output
 from diagnostics.inputs.config import RunConfig
 from diagnostics.inputs.problem import MergeProblem
 
-__all__ = ["build_problem"]
+__all__ = ["build_problem", "note_method"]
 
 
 def build_problem(config: RunConfig, output: Output, progress: Callable[[str], None]) -> MergeProblem:
@@ -37,3 +37,14 @@ def build_problem(config: RunConfig, output: Output, progress: Callable[[str], N
     if private:
         output.notes.append(f"Private to their tasks and not merged: {', '.join(private)}")
     return problem
+
+
+def note_method(config: RunConfig, output: Output) -> None:
+    """Say where a command is about plain task arithmetic although the configuration names another method.
+
+    Args:
+        config: The configuration.
+        output: Where the note goes.
+    """
+    if config.method != "task_arithmetic":
+        output.notes.append(f"All numbers are of plain task arithmetic: the method {config.method} has no part in them")
