@@ -1,6 +1,6 @@
 """What a language model of a billion parameters takes: operations and bytes, counted on PyTorch's meta device.
 
-python -m benchmarks.plan_1b            # results/plan_1b.json, two minutes; after benchmarks.peak_memory
+python -m benchmarks.plan_1b            # results/plan_1b.json, half a minute; after benchmarks.peak_memory
 python -m benchmarks.plan_1b --show     # the tables from the stored results
 python -m benchmarks.plan_1b --quick    # a dry run
 
