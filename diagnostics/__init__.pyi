@@ -130,3 +130,5 @@ from .verdicts.relations import OutputRelation as OutputRelation
 from .verdicts.relations import output_relation as output_relation
 from .verdicts.update_reduction import ReductionReport as ReductionReport
 from .verdicts.update_reduction import reduction_costs as reduction_costs
+
+__version__: str
