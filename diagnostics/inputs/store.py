@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diagnostics.errors import InputError
 from diagnostics.inputs.files import write_tensors, writing
+from diagnostics.inputs.texts import user_path
 
 __all__ = ["Store", "digest"]
 
@@ -49,7 +50,7 @@ class Store:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self._folder = Path(folder)
+        self._folder = user_path(folder)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -91,7 +92,7 @@ class Store:
         """
         path = self._path(key)
         with writing(path.parent):
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)  # the whole folder may have been deleted meanwhile
         write_tensors(path, {name: value.cpu() for name, value in tensors.items()})
         self.added += 1
 
@@ -130,7 +131,7 @@ def digest(*parts: Any) -> str:
 
 def _feed(found: _Hash, part: Any) -> None:
     """Add a value: its kind and size first, so that no two values give the same bytes."""
-    if isinstance(part, Tensor | np.ndarray):
+    if isinstance(part, Tensor) or (isinstance(part, np.ndarray) and part.dtype.kind in "biufc"):
         value = torch.as_tensor(part).detach()
         found.update(f"tensor {value.dtype} {tuple(value.shape)};".encode())
         found.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

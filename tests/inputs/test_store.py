@@ -77,6 +77,32 @@ def test_a_damaged_entry_is_as_good_as_none_and_is_written_anew(tmp_path, conten
     assert store.read(key)["0"].tolist() == [1, 1]
 
 
+def test_a_folder_that_is_deleted_meanwhile_is_made_again(tmp_path):
+    store = Store(tmp_path / "kept")
+    (tmp_path / "kept").rmdir()
+    assert store.read("ab" * 32) is None
+    store.write("ab" * 32, {"0": torch.ones(2)})
+    assert store.read("ab" * 32)["0"].tolist() == [1, 1]
+
+
+def test_a_place_that_cannot_be_written_to_is_an_error_that_names_it(tmp_path):
+    store = Store(tmp_path / "kept")
+    (tmp_path / "kept" / "ab").write_text("in the way")
+    with pytest.raises(InputError, match=r"kept/ab: expected to write it; found: File exists"):
+        store.write("ab" * 32, {"0": torch.ones(2)})
+
+
+def test_the_home_folder_is_filled_in(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Store("~/kept")
+    assert (tmp_path / "kept").is_dir()
+
+
+def test_an_array_of_objects_has_no_content_to_compare():
+    with pytest.raises(InputError, match=r"found ndarray\. Leave the cache out"):
+        digest(np.array([object()]))
+
+
 def test_a_place_that_is_no_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cache: expected a folder, .*File exists"):
