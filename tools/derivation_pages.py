@@ -42,8 +42,9 @@ the two sides.
 *Checked* means a search for counterexamples, smallest dimension first, in which both sides are compared to their own
 float64 rounding error; the figures are those of the stored run (`python -m benchmarks.derivations`). A search proves
 nothing: proofs of what goes beyond the sources are given here, the others are in the sources. *Left/right* is the
-largest left side found as a share of the right one, 1 where a bound is attained. Claims that fail as their sources
-state them are marked, and collected with their counterexamples under [errata](errata.md). To write your own, see
+largest left side found as a share of the right one, 1 where a bound is attained. Where a claim is about a few whole
+numbers, all of their cases up to a size are tried, fewer than @@CASES@@. Claims that fail as their sources state them
+are marked, and collected with their counterexamples under [errata](errata.md). To write your own, see
 [Write and refute a derivation](../how-to/derivations.md).
 
 @@MUTATION@@
@@ -67,9 +68,10 @@ def main() -> None:
 
 def pages() -> dict[str, str]:
     """Return the pages by file name."""
-    stored = {item["id"]: item for item in json.loads(RESULTS.read_text())["derivations"]}
+    run = json.loads(RESULTS.read_text())
+    stored = {item["id"]: item for item in run["derivations"]}
     known = derivations.all()
-    parts = [_HEAD.replace("@@MUTATION@@", _mutation())]
+    parts = [_HEAD.replace("@@MUTATION@@", _mutation()).replace("@@CASES@@", f"{run['settings']['cases']:,}")]
     for section, items in groupby(known, lambda item: item.id.split(".")[0]):
         parts.append(f"## {section}. {SECTIONS[section]}\n")
         parts += [_entry(item, stored.get(item.id, {})) for item in items]

@@ -70,6 +70,7 @@ class Evidence(Result):
         discarded: Cases that did not.
         sharp: Cases in which rounding left half of the digits.
         closest: For an inequality, the largest left side as a share of the right one: 1 where the bound is attained.
+            Cases in which the right side is not above its own rounding are left out of it.
         counterexample: The smallest case found.
         empty: Sizes at which no case met the assumptions, so that nothing was checked there.
     """

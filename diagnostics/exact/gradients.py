@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 __all__ = ["FirstGradients"]
 
 
@@ -26,6 +28,12 @@ class FirstGradients:
     def error(self) -> Any:
         """∇ℰ(θ0) = g_* − Σ α_i g_i, [d]."""
         return self.gradients[0] - self.alphas @ self.gradients[1:]
+
+    @property
+    def gram(self) -> Any:
+        """Inner products of (τ_*, τ_1, …, g_*, g_1, …), [2(K + 1), 2(K + 1)]."""
+        rows = np.concatenate([self.vectors, self.gradients])
+        return rows @ rows.T
 
     def merge_error(self, coefficients: Any) -> Any:
         """Return Δ = τ_* − Σ λ_i τ_i, [d]."""

@@ -49,6 +49,12 @@ class Judgement:
         """Left minus right."""
         return self.left - self.right
 
+    @property
+    def share(self) -> float | None:
+        """Left side as a share of the right one; ``None`` where the right one is not above its rounding."""
+        known = self.right > 0 and self.tolerance <= _BLUNT * self.right
+        return self.left / self.right if known else None
+
 
 def judge(left: Any, right: Any, relation: Relation, tolerance: float | None = None) -> Judgement:
     """Compare two sides entry by entry.

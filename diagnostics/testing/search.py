@@ -47,8 +47,8 @@ class _Tally:
     def add(self, judgement: Judgement) -> None:
         self.examples += 1
         self.sharp += judgement.sharp
-        if judgement.right > 0:
-            self.closest = max(self.closest, judgement.left / judgement.right)
+        if judgement.share is not None:
+            self.closest = max(self.closest, judgement.share)
 
 
 def judged(claim: Claim, case: Any) -> Judgement:
@@ -86,10 +86,12 @@ def search(claim: Claim, *, name: str = "claim", max_examples: int = DEFAULT_EXA
     """
     if max_examples < len(claim.sizes):
         raise InputError(f"max_examples: expected at least one for each size {claim.sizes}; found {max_examples}.")
-    tally, found, empty = _Tally(), None, []
+    tally, found, empty, left = _Tally(), None, [], 0
     for place, size in enumerate(claim.sizes):
-        before = tally.examples
-        found = _at_size(claim, size, _share(max_examples, place, len(claim.sizes)), seed, tally)
+        # What a small size has no cases for goes to the next one.
+        before, asked = tally.examples, left + _share(max_examples, place, len(claim.sizes))
+        found = _at_size(claim, size, asked, seed, tally)
+        left = max(0, asked - (tally.examples - before))
         if tally.examples == before:
             empty.append(size)
         if found is not None:
@@ -119,8 +121,10 @@ def _at_size(claim: Claim, size: int, share: int, number: int, tally: _Tally) ->
     """The smallest counterexample of one size, if there is one."""
     # Hypothesis compares every case with all that it has kept: rounds keep a long search linear.
     for place, start in enumerate(range(0, share, _ROUND)):
-        found = _round(claim, size, min(_ROUND, share - start), number + 1000 * place, tally)
-        if found is not None:
+        asked, before = min(_ROUND, share - start), tally.examples
+        found = _round(claim, size, asked, number + 1000 * place, tally)
+        # A round that ends early has drawn all that there is: another would draw the same.
+        if found is not None or tally.examples - before < asked:
             return found
     return None
 
@@ -135,9 +139,9 @@ def _round(claim: Claim, size: int, share: int, number: int, tally: _Tally) -> C
             assume(False)
         judgement = judged(claim, case)
         tally.add(judgement)
-        if claim.relation is Relation.AT_MOST and judgement.right > 0:
+        if claim.relation is Relation.AT_MOST and judgement.share is not None:
             # Climb towards the cases in which the bound is attained.
-            target(max(judgement.left / judgement.right, -1.0))
+            target(max(judgement.share, -1.0))
         if not judgement.holds:
             raise _Refuted(counterexample(claim, case, size, judgement))
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["ALIGNMENT", "matched_alphas", "matched_coefficients", "merge_error_rows", "step_sizes"]
+__all__ = ["ALIGNMENT", "matched_alphas", "matched_coefficients", "merge_error_rows", "remainder_shares", "step_sizes"]
 
 ALIGNMENT = "alignment error"
 
@@ -29,6 +29,28 @@ def step_sizes(gram: Tensor, count: int) -> list[float]:
     """
     squares = [float(gram[count + i, count + i]) for i in range(count)]
     return [float(gram[i, count + i]) / square if square > 0 else math.nan for i, square in enumerate(squares)]
+
+
+def remainder_shares(gram: Tensor, count: int) -> list[float]:
+    """Return ‖r_i‖/‖τ_i‖ of (1.4), the sine of the angle between a task vector and its gradient.
+
+    Args:
+        gram: Inner products of (τ_*, τ_1, …, g_*, g_1, …), [2 count, 2 count]; they tell sines from 1e-7 on.
+        count: Number of tasks K + 1.
+
+    Returns:
+        One share a task; NaN for a zero gradient or task vector.
+
+    Example:
+        >>> remainder_shares(torch.tensor([[1.0, -0.6], [-0.6, 1.0]], dtype=torch.float64), 1)
+        [0.8]
+    """
+    shares = []
+    for i, eta in enumerate(step_sizes(gram, count)):
+        square = float(gram[i, i])
+        rest = square - eta * float(gram[i, count + i])
+        shares.append(math.sqrt(max(rest, 0.0) / square) if square > 0 and math.isfinite(eta) else math.nan)
+    return shares
 
 
 def matched_coefficients(etas: Sequence[float], alphas: Sequence[float]) -> list[float]:

@@ -12,7 +12,8 @@ from torch import Tensor
 from diagnostics.errors import InputError
 from diagnostics.inputs.tasks import Parameters, Task
 from diagnostics.measures.folds import task_folds
-from diagnostics.results import Cost, Estimate, Result, Status
+from diagnostics.results import Assumption, Cost, Estimate, Result, Status
+from diagnostics.theory.derivations.merge_errors import ALIGNED
 from diagnostics.theory.fold_gram import CONFIDENCE, FoldGram, FormValue
 from diagnostics.theory.merge_error import (
     ALIGNMENT,
@@ -140,6 +141,7 @@ class MergeError(Result):
         parts: ``alignment error`` is η_* ∇ℰ(θ0); then the remainders, as they enter Δ.
         miss: ‖Δ − η_* ∇ℰ(θ0)‖/‖Δ‖, what the gradients leave unexplained.
         miss_as_stated: The same with the published sign, ‖Δ + η_* ∇ℰ(θ0)‖/‖Δ‖.
+        assumptions: (1.4), that τ_i = η_i g_i, on these data; where it holds Δ is its alignment part alone.
         notes: What a reader must know before using the numbers.
         cost: Passes over the tasks' data.
     """
@@ -153,13 +155,22 @@ class MergeError(Result):
     parts: dict[str, Part]
     miss: float
     miss_as_stated: float
+    assumptions: dict[str, Assumption]
     notes: tuple[str, ...]
     cost: Cost
 
     def __str__(self) -> str:
         lines = [f"merge error of {self.names[0]}: {self.norm:.4g}, {self.relative:.1%} of its task vector"]
         lines += [f"  {name}: norm {part.norm}, share {part.share}" for name, part in self.parts.items()]
+        lines += [f"  {name}: {item}" for name, item in self.assumptions.items()]
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What the derivations' conditions see of measured task vectors and gradients."""
+
+    gram: Tensor
 
 
 def merge_error(
@@ -244,6 +255,7 @@ def merge_error(
         parts={label: _part(gram, row, placed[0], text) for label, row in zip(labels, placed[1:], strict=True)},
         miss=_norm(plugin, rows[0] - first) / delta if delta else math.nan,
         miss_as_stated=_norm(plugin, rows[0] + first) / delta if delta else math.nan,
+        assumptions={ALIGNED.name: ALIGNED.audit(_Measured(plugin))},
         notes=tuple(dict.fromkeys(note for task in tasks for note in task.notes)),
         cost=Cost(gradients=len(tasks)),
     )

@@ -42,6 +42,12 @@ def test_a_true_bound_is_supported_and_said_to_be_attained():
     assert evidence.examples >= 200 and evidence.sharp > 0
 
 
+def test_sides_that_are_nothing_but_rounding_have_no_share():
+    """(1 + x) − 1 − x is zero but for rounding, and may well be a hundred times a right side of 10⁻²⁰."""
+    evidence = assert_bound(lambda x: (1 + x) - 1 - x, lambda x: 0 * x + 1e-20, numbers(0.1, 4))
+    assert evidence.closest is None, str(evidence)
+
+
 def test_a_sign_flipped_is_refuted_in_one_dimension():
     """‖a − b‖² = ‖a‖² + ‖b‖² + 2⟨a, b⟩, which is ‖a + b‖²."""
 

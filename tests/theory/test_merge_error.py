@@ -8,7 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diagnostics.theory.merge_error import matched_alphas, matched_coefficients, merge_error_rows, step_sizes
+from diagnostics.theory.merge_error import (
+    matched_alphas,
+    matched_coefficients,
+    merge_error_rows,
+    remainder_shares,
+    step_sizes,
+)
 
 
 def drawn(seed, count, unit=1.0):
@@ -30,6 +36,19 @@ def test_step_sizes_leave_nothing_of_the_gradient_in_the_remainder(seed, count):
 
 def test_a_zero_gradient_has_no_step_size():
     found = step_sizes(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), 1)
+    assert len(found) == 1 and math.isnan(found[0])
+
+
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 4))
+def test_shares_of_remainders_are_the_sines_of_the_angles_to_the_gradients(seed, count):
+    vectors, gradients, gram = drawn(seed, count, unit=0.1)
+    cosines = (vectors * gradients).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(gradients, axis=1)
+    np.testing.assert_allclose(remainder_shares(gram, count), np.sin(np.arccos(cosines)), atol=1e-9)
+
+
+@pytest.mark.parametrize("gram", [[[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]])
+def test_a_zero_gradient_or_vector_has_no_share_of_a_remainder(gram):
+    found = remainder_shares(torch.tensor(gram), 1)
     assert len(found) == 1 and math.isnan(found[0])
 
 

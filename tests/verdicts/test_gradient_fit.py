@@ -118,6 +118,9 @@ def test_the_merge_error_is_the_sum_of_its_parts(problem, data):
         expected = np.linalg.norm(delta - sign * etas[0] * error)
         assert found * np.linalg.norm(delta) == pytest.approx(expected, abs=1e-5 * scale)
     assert list(result.parts) == ["alignment error", *(f"remainder of task {i}" for i in range(len(vectors)))]
+    assumption = result.assumptions["aligned"]
+    sines = np.linalg.norm(remainders, axis=1) / np.linalg.norm(vectors, axis=1)
+    assert assumption.measured == pytest.approx(sines.max(), abs=1e-6)
 
 
 def test_the_default_coefficients_are_those_of_the_best_alpha():
@@ -148,6 +151,17 @@ def test_the_published_sign_is_wrong_where_task_vectors_are_gradient_steps(seed,
     assert result.miss < 1e-6
     assert result.miss_as_stated == pytest.approx(2)
     assert result.coefficients == pytest.approx((0.3 / 0.7,))
+    assert result.assumptions["aligned"].holds
+
+
+def test_what_is_no_gradient_step_is_said_to_be_none():
+    """(1.4) by the derivation's own condition: a right angle's half has a sine of √½."""
+    point, slope = vector([0, 0]), vector([1, 0])
+    task = Task("flat", lambda p, b: p["w"] @ b, [slope["w"]], sizes=[1])
+    result = merge_error(task, [task], point, vector([-1, 1]), [vector([-1, 0])], alphas=[1.0])
+    assumption = result.assumptions["aligned"]
+    assert not assumption.holds and assumption.measured == pytest.approx(math.sqrt(0.5))
+    assert "aligned: fails: 0.7071 against 1e-06. (1.4)" in str(result)
 
 
 def test_shares_of_the_parts_add_up_to_one():
