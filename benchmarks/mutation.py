@@ -62,6 +62,7 @@ MEASURES = (
 MODULES = (*(f"theory/{name}" for name in THEORY), *(f"measures/{name}" for name in MEASURES))
 EXAMPLES = "tests/test_examples_of_the_documentation.py"
 DERIVED = "theory/derivations"
+MACHINERY = (f"{DERIVED}/derivation", f"{DERIVED}/registry")
 TESTS = (EXAMPLES, "tests/theory", "tests/measures")
 QUICK = (("theory/subspace",), (EXAMPLES, "tests/theory/test_subspace.py"))
 PROFILE = """
@@ -78,6 +79,11 @@ settings.register_profile(
 )
 settings.load_profile("mutants")
 """
+# A search that finds a counterexample has noticed: it need not be shrunk, and most are found among the first cases.
+QUICKER = {
+    "diagnostics/testing/search.py": [(b"Phase.generate, Phase.target, Phase.shrink", b"Phase.generate, Phase.target")],
+    "diagnostics/exact/claims.py": [(b"DEFAULT_EXAMPLES = 300", b"DEFAULT_EXAMPLES = 100")],
+}
 RUN_EXAMPLES = """
 import doctest
 import importlib
@@ -110,6 +116,9 @@ def prepare(tree: Path, modules: Sequence[str], tests: Sequence[str]) -> None:
             examples += documented(name, content.decode())
         if name in {f"diagnostics/{module}.py" for module in modules}:
             content = without_properties(content.decode()).encode()
+            content = (without_wrong_forms if DERIVED in name else str)(content.decode()).encode()
+        for slow, quick in QUICKER.get(name, ()):
+            content = content.replace(slow, quick)
         if name == "tests/conftest.py":
             content += PROFILE.encode()
         if name == "pyproject.toml":
@@ -171,6 +180,30 @@ def without_properties(source: str) -> str:
         lines[node.lineno - 1] = lines[node.lineno - 1].replace(f"def {node.name}(", f"def of_{node.name.lstrip('_')}(")
         del lines[node.lineno - 2]
     return "\n".join(lines) + "\n"
+
+
+def without_wrong_forms(source: str) -> str:
+    """A module of derivations in which what wrong forms or drawn cases alone are made of has a decorator."""
+    tree = ast.parse(source)
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    waiting = [name for node in tree.body if not isinstance(node, ast.FunctionDef) for name in stated(node)]
+    while waiting:
+        waiting += stated(functions.pop(waiting.pop(), None))
+    lines = source.splitlines()
+    for node in sorted(functions.values(), key=lambda each: -each.lineno):
+        lines.insert(node.lineno - 1, "@(lambda function: function)")
+    return "\n".join(lines) + "\n"
+
+
+def stated(node: ast.AST | None) -> Iterator[str]:
+    """Names, and those in the list of what is public, but for wrong forms and what draws cases."""
+    wrong = isinstance(node, ast.Call) and ast.unparse(node.func) == "Mutant"
+    if node is None or wrong or (isinstance(node, ast.keyword) and node.arg == "cases"):
+        return
+    if isinstance(node, ast.Name | ast.Constant):
+        yield str(node.id if isinstance(node, ast.Name) else node.value)
+    for child in ast.iter_child_nodes(node):
+        yield from stated(child)
 
 
 def mutate(tree: Path, modules: Sequence[str], children: int) -> dict[str, Any]:
@@ -337,7 +370,8 @@ def expanded(names: Sequence[str]) -> list[str]:
 
 def inside(folder: Path) -> list[str]:
     """The modules of a folder."""
-    return [f"{folder.relative_to(ROOT / 'diagnostics')}/{path.stem}" for path in sorted(folder.glob("[!_]*.py"))]
+    names = [f"{folder.relative_to(ROOT / 'diagnostics')}/{path.stem}" for path in sorted(folder.glob("[!_]*.py"))]
+    return [name for name in names if name not in MACHINERY]
 
 
 def main(arguments: list[str] | None = None) -> int:

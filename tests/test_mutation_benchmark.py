@@ -41,6 +41,36 @@ def test_properties_become_functions_that_are_properties():
     assert found.count("@") == 1, "only the static method is decorated"
 
 
+CLAIMS = '''\
+__all__ = ["exported"]
+
+def exported(x):
+    return x
+
+def _half(x):
+    return x / 2
+
+def _side(x):
+    return _half(x)
+
+@cache
+def _drawn(size):
+    return [size]
+
+def _wrong(x):
+    return _half(x) + 1
+
+ONE = Derivation(Claim(left=_side, right=lambda x: x, cases=_drawn), (Mutant("one more", right=_wrong),))
+'''
+
+
+def test_what_is_wrong_on_purpose_and_what_is_drawn_is_left_as_it_is():
+    found = ast.parse(mutation.without_wrong_forms(CLAIMS))
+    functions = [node for node in found.body if isinstance(node, ast.FunctionDef)]
+    decorators = {node.name: len(node.decorator_list) for node in functions}
+    assert decorators == {"exported": 0, "_half": 0, "_side": 0, "_drawn": 2, "_wrong": 1}
+
+
 def test_a_change_of_letters_is_wording_and_a_change_of_numbers_is_not():
     original = function("def f__orig(x):\n    return note('small', x < 1)")
     loud = function("def f__1(x):\n    return note('SMALL', x < 1)")
