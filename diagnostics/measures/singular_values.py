@@ -6,7 +6,9 @@ Shares need squares alone, and those are eigenvalues of the Gram matrix: in floa
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -116,25 +118,22 @@ class SingularValues(Result):
             return _undefined("a zero matrix has nothing to keep")
         low, high = self.bounds
         least, enough = (int(np.argmax(bound >= share - _SLACK)) for bound in (high, low))
-        settled = enough - least <= max(1, enough // _SETTLED)
+        settled = enough - least <= max(1, enough / _SETTLED)
         status = _settled(settled, self.complete or enough == least)
         return Estimate(float(enough), float(least), float(enough), 1.0, status, self._how)
 
     @property
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Least and largest share of ‖A‖_F² that ranks 0 … p keep, [p + 1] each; undefined for a zero matrix."""
-        found = len(self.values)
-        known = np.concatenate([[0.0], np.cumsum(np.square(self.values.numpy()))]) / self.square
-        lower = np.append(known, np.full(self.side - found, known[-1]))
-        upper = lower.copy()
-        if not self.complete:
-            rest = max(0.0, 1 - float(known[-1]))
-            beyond = np.clip(np.arange(self.side + 1) - found, 0, None) / max(1, self.side - found)
-            # Of the values that were not found, the largest hold at least an even share.
-            lower, upper = lower + rest * beyond, upper + rest
-        lower[0] = upper[0] = 0.0
+        known = np.cumsum(np.append(0.0, np.square(self.values.numpy()))) / self.square
+        rest = 0.0 if self.complete else max(0.0, 1 - float(known[-1]))
+        # Of the values that were not found, the largest hold at least an even share.
+        even = np.linspace(0, rest, self.side - len(self.values) + 1)[1:]
+        lower = np.minimum(np.append(known, known[-1] + even), 1.0)
+        upper = np.minimum(np.append(known, np.full(len(even), known[-1])) + rest, 1.0)
+        upper[0] = 0.0
         lower[-1] = upper[-1] = 1.0
-        return np.minimum(lower, 1.0), np.minimum(upper, 1.0)
+        return lower, upper
 
     @property
     def _how(self) -> str:
@@ -208,8 +207,7 @@ def singular_values(
         raise InputError("matrix: expected finite entries whose squares are finite; found others.")
     side = min(shape)
     if side <= exact_up_to:
-        gram = sum((block.T @ block for block in _blocks(pair)), torch.zeros(side, side, dtype=torch.float64))
-        return SingularValues(shape, square, _roots(torch.linalg.eigvalsh(gram)), True)
+        return SingularValues(shape, square, _roots(torch.linalg.eigvalsh(_gram(pair))), True)
     return SingularValues(shape, square, _sketched(pair, side, square, min(most, side), seed), False)
 
 
@@ -217,7 +215,7 @@ def principal_axes(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Return squared singular values and right singular vectors, the largest first: A V_r V_rᵀ is the best of rank r.
 
     Args:
-        matrix: A, [m, n] with n ≤ m; pass the transpose of a wide one.
+        matrix: A, [m, n] with 1 ≤ n ≤ m; pass the transpose of a wide one.
 
     Returns:
         σ_i², [n], and V, [n, n], float64.
@@ -227,10 +225,7 @@ def principal_axes(matrix: Tensor) -> tuple[Tensor, Tensor]:
         >>> squares.tolist(), axes[:, 0].abs().tolist()
         ([4.0, 1.0], [0.0, 1.0])
     """
-    gram = sum(
-        (block.T @ block for (block,) in row_blocks(matrix)), torch.zeros(2 * matrix.shape[1:], dtype=torch.float64)
-    )
-    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = torch.linalg.eigh(_gram([matrix]))
     return values.clamp_min(0).flip(0), vectors.flip(1)
 
 
@@ -319,7 +314,7 @@ def _marchenko_pastur(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     angle = np.linspace(0, math.pi, 8193)
     middle = (angle[1:] + angle[:-1]) / 2
     density = np.sin(middle) ** 2 / (1 + beta + 2 * math.sqrt(beta) * np.cos(middle))
-    counted = np.concatenate([[0.0], np.cumsum(density)])
+    counted = np.cumsum(np.append(0.0, density))
     return counted / counted[-1], (angle - np.sin(angle) * np.cos(angle)) / math.pi
 
 
@@ -327,6 +322,11 @@ def _blocks(pair: list[Tensor]) -> Iterator[Tensor]:
     """Rows of A, or of A − B, in float64."""
     for parts in row_blocks(*pair):
         yield parts[0] - parts[1] if len(parts) == 2 else parts[0]
+
+
+def _gram(pair: list[Tensor]) -> Tensor:
+    """AᵀA."""
+    return functools.reduce(operator.add, (block.T @ block for block in _blocks(pair)))
 
 
 def _roots(squares: Tensor) -> Tensor:
@@ -337,7 +337,7 @@ def _roots(squares: Tensor) -> Tensor:
 def _sketched(pair: list[Tensor], side: int, square: float, most: int, seed: int) -> Tensor:
     """Lower bounds of the largest singular values: Ritz values of AᵀA on a subspace that grows."""
     generator = torch.Generator().manual_seed(seed)
-    basis = torch.zeros(side, 0, dtype=torch.float64)
+    basis = torch.zeros(side, 0)
     size = min(_FIRST, most)
     while True:
         fresh = torch.randn(side, size - basis.shape[1], generator=generator, dtype=torch.float64)
