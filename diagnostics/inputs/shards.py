@@ -239,11 +239,10 @@ def unpack(packed: Tensor | _Reference) -> Tensor:
 
 
 @contextmanager
-def without_weights(*, packing: bool = False) -> Iterator[None]:
+def without_weights() -> Iterator[None]:
     """Let graphs made in this block keep no gathered weight: they are gathered again in the backward pass.
 
-    Args:
-        packing: Whether hooks that call :func:`pack` and :func:`unpack` are in place already.
+    Where it is entered a second time it changes nothing: hooks set in between call :func:`pack` and :func:`unpack`.
 
     Yields:
         Nothing.
@@ -253,10 +252,7 @@ def without_weights(*, packing: bool = False) -> Iterator[None]:
         return
     token = _WITHOUT.set(True)
     try:
-        if packing:
+        with saved_tensors_hooks(pack, unpack):
             yield
-        else:
-            with saved_tensors_hooks(pack, unpack):
-                yield
     finally:
         _WITHOUT.reset(token)

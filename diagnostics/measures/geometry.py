@@ -193,7 +193,7 @@ def geometry(
         sums[name] = sums[name] + part if name in sums else part
         progress(len(sums) / len(alignment.shared))
     layers = {
-        name: _from_sums(names, part, math.prod(opened[BASE].shape(alignment.stored_name(BASE, name))))
+        name: _from_sums(names, part, math.prod(opened[BASE].shape(name)))  # tied ones go by the base's name
         for name, part in sums.items()
     }
     total = _total(layers, sums, names)

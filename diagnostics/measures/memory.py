@@ -48,8 +48,8 @@ def _of_the_machine(meminfo: Path) -> int:
     """What Linux says can be had without swapping; on other systems a guess."""
     if not meminfo.is_file():
         return _UNKNOWN
-    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-    return int(lines["MemAvailable"].split()[0]) << 10 if "MemAvailable" in lines else _UNKNOWN
+    found = [line.split()[1] for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable:")]
+    return int(found[0]) << 10 if found else _UNKNOWN
 
 
 def _of_the_container(folder: Path) -> int:
@@ -91,7 +91,7 @@ class SavedBytes:
         return kept
 
     def __enter__(self) -> SavedBytes:
-        self._entered.enter_context(without_weights(packing=True))
+        self._entered.enter_context(without_weights())
         self._entered.enter_context(saved_tensors_hooks(self._pack, unpack))
         return self
 

@@ -1,5 +1,7 @@
 """Hessian products by differences of gradients: how far off they are, and that this is said."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -55,15 +57,56 @@ def test_the_error_is_that_of_the_last_product():
     assert off == pytest.approx(operator.error(), rel=1e-3) and off > 0
 
 
+def measure(matrix, **options):
+    """The norm of a quadratic's Hessian, away from the minimum."""
+    minimum = torch.linspace(-1, 1, len(matrix), dtype=torch.float64)
+    task, point = quadratic_task("q", matrix, minimum), {"w": torch.zeros(len(matrix), dtype=torch.float64)}
+    return spectral_norm(task, point, products="differences", **options)
+
+
 @pytest.mark.parametrize("name", [name for name in SPECTRA if name != "clustered top"])
 def test_the_interval_holds_the_truth(name):
     matrix = rotated(SPECTRA[name])
-    minimum = torch.linspace(-1, 1, len(matrix), dtype=torch.float64)
-    task, point = quadratic_task("q", matrix, minimum), {"w": torch.zeros(len(matrix), dtype=torch.float64)}
     truth = dense_spectral_norm(matrix.numpy())
-    found = spectral_norm(task, point, products="differences", max_products=200)
+    found = measure(matrix, max_products=200)
     assert found.lower <= truth * (1 + 1e-9) and truth <= found.upper + 1e-9, f"{found} misses {truth}"
     assert abs(found.value - truth) <= 1e-2 * truth + 1e-9 and found.status is not Status.EXACT
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        *((1e-3, Status.CONVERGED), (0.01, Status.LOWER_BOUND), (0.029, Status.LOWER_BOUND)),
+        *((0.031, Status.TAINTED), (2.0, Status.TAINTED)),
+    ],
+)
+def test_errors_widen_the_interval_and_cost_the_status(error, status, monkeypatch):
+    """Three products find the norm 3 of a 3 × 3 matrix, [3, 3]; 1 % of it is allowed for residual and upper end."""
+    monkeypatch.setattr(DifferenceOperator, "error", lambda operator: error)
+    found = measure(rotated([1.0, -3.0, 2.0]))
+    spread = 2 * math.sqrt(3) * error  # twice what three errors that are alike amount to
+    assert (found.products, found.value, found.status) == (3, pytest.approx(3), status)
+    assert (found.lower, found.upper) == (pytest.approx(max(3 - spread, 0)), pytest.approx(3 + spread))
+    assert found.residual == pytest.approx(error, rel=1e-3) and found.error == pytest.approx(error, rel=1e-3)
+
+
+@pytest.mark.parametrize(("error", "status"), [(0.28, Status.NOT_CONVERGED), (0.32, Status.TAINTED)])
+def test_an_error_within_the_tolerance_taints_nothing_though_the_residual_has_no_room_beside_it(
+    error, status, monkeypatch
+):
+    monkeypatch.setattr(DifferenceOperator, "error", lambda operator: error)
+    found = measure(rotated(list(np.linspace(1, 3, 60))), rtol=0.1, upper_rtol=1.0)
+    assert found.residual - error < 0.1 * found.value < found.residual and found.value == pytest.approx(3, rel=0.02)
+    assert found.status is status
+
+
+def test_iterations_go_on_until_the_residual_leaves_room_for_errors(monkeypatch):
+    """A quarter of the tolerance is theirs, and there is nearly as much of them here."""
+    matrix = rotated(list(np.linspace(-1, 3, 60)))
+    for rtol in np.geomspace(0.5, 1e-4, 30):
+        monkeypatch.setattr(DifferenceOperator, "error", lambda operator, size=0.2 * rtol * 3: size)
+        found = measure(matrix, rtol=rtol, upper_rtol=1.0)
+        assert found.residual <= rtol * found.value and found.status is not Status.NOT_CONVERGED, found
 
 
 def test_a_network_gives_the_norm_of_exact_products():
@@ -96,7 +139,13 @@ def test_no_curvature_at_all():
     found = spectral_norm(
         Task("linear", lambda p, b: p["w"].sum(), [torch.zeros(1)]), {"w": torch.ones(5)}, products="differences"
     )
-    assert found.value == 0 and found.upper < 1e-3
+    assert found.value == 0 and found.upper < 1e-3 and found.status is Status.CONVERGED
+
+
+def test_curvature_that_is_not_finite_is_undefined():
+    task = Task("nan", lambda p, b: (p["w"].abs() ** 0.5).sum() ** 2, [torch.zeros(1)])
+    found = spectral_norm(task, {"w": torch.zeros(2)}, products="differences")
+    assert found.status is Status.UNDEFINED and np.isnan(found.value)
 
 
 def test_an_unknown_kind_of_product_is_refused():

@@ -266,6 +266,12 @@ def test_an_adapter_moves_the_base_by_its_update(tmp_path):
     assert float(found.gram) == pytest.approx(sum(float(each.double().square().sum()) for each in update.values()))
 
 
+def test_progress_is_the_share_of_tensors():
+    shares = []
+    geometry(BASE, {"a": plus(random_move(0)), "b": plus(random_move(1))}, progress=shares.append)
+    assert shares == [0.5, 1.0]
+
+
 def test_an_expert_that_cannot_be_read_is_named():
     with pytest.raises(InputError, match="mine: expected at least one tensor"):
         geometry(BASE, {"mine": {}})

@@ -189,6 +189,14 @@ def test_memory_reaches_the_operator_and_does_not_change_the_norm(memory):
     assert found.value == pytest.approx(truth, rel=1e-6)
 
 
+@pytest.mark.parametrize(("memory", "passes"), [(0, 1 + 3), (1 << 20, 1)])
+def test_a_norm_makes_the_graph_for_every_product_only_where_memory_has_no_room_for_it(memory, passes):
+    scale, calls = torch.linspace(1, 2, 5), []
+    task = Task("q", lambda p, b: calls.append(1) or (scale * p["w"] ** 2).sum(), [torch.zeros(1)])
+    found = spectral_norm(task, {"w": torch.zeros(5)}, memory=memory, max_products=3, rtol=1e-6)
+    assert (found.products, len(calls)) == (3, passes)
+
+
 def test_a_wide_upper_end_costs_fewer_products_and_says_so():
     """Residual within 1 %, upper end within a factor of two: a larger eigenvalue is not excluded, a double one is."""
     generator = torch.Generator().manual_seed(0)

@@ -131,7 +131,11 @@ def test_not_finite_curvature_is_undefined():
 
 
 @pytest.mark.parametrize(
-    "options", [{"method": "qr"}, {"rtol": 0.0}, {"max_products": 0}, {"confidence": 1.0}, {"confidence": -0.1}]
+    "options",
+    [
+        *({"method": "qr"}, {"rtol": 0.0}, {"max_products": 0}, {"upper_rtol": 0.0}),
+        *({"confidence": 1.0}, {"confidence": -0.1}),
+    ],
 )
 def test_bad_settings_are_refused(options):
     with pytest.raises(InputError, match=str(next(iter(options)))):
@@ -168,6 +172,7 @@ def test_a_norm_is_what_the_method_found_and_prints_it():
         ({"method": "qr"}, "method must be one of ['lanczos', 'power'], found 'qr'"),
         ({"rtol": 0.0}, "found rtol=0.0, max_products=100, confidence=0.999"),
         ({"max_products": 0}, "found rtol=0.01, max_products=0, confidence=0.999"),
+        ({"method": "power", "upper_rtol": 1.0}, "only method='lanczos' closes its upper end; found method='power'"),
         ({"confidence": 0.0}, "found rtol=0.01, max_products=100, confidence=0.0"),
         (
             {"confidence": 1.0},
@@ -195,3 +200,14 @@ def test_settings_reach_the_iteration(method):
     narrow = {"w": start["w"].float()}
     found, expected = (spectral_norm(task, point, method=method, start=each) for each in (start, narrow))
     assert found == expected, "a direction is taken in the type of the parameters"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_exact_products_may_use_up_the_tolerance(method):
+    """A norm stops at the very product at which the iteration by itself does, and says the same of it."""
+    matrix = rotated(list(np.linspace(-1, 3, 20)))
+    noise = torch.randn(20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for rtol in np.geomspace(0.5, 1e-4, 25):
+        found = measure(matrix, method=method, rtol=rtol)
+        expected = METHODS[method](lambda v: matrix @ v, noise, rtol=rtol)
+        assert (found.products, found.status) == (expected.products, expected.status), rtol
