@@ -43,7 +43,9 @@ _ADVICE = {
         "The iteration settled on an eigenvalue, but a larger one is not excluded at the tolerance asked for: "
         "read the value as a lower bound, or raise max_products."
     ),
-    Status.NOT_CONVERGED: "The budget ran out before the tolerance was met: raise max_products or rtol.",
+    Status.NOT_CONVERGED: (
+        "The tolerance was not met: raise max_products, or rtol where the error of products by differences is in the way."
+    ),
     Status.TAINTED: "Something this number is built on failed or was not met: see the assumptions or evidence.",
     Status.UNDEFINED: "The quantity does not exist for this input (a zero vector has no direction, say).",
 }

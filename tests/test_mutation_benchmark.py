@@ -2,10 +2,11 @@
 
 import ast
 import importlib.util
+import json
 
 import pytest
 
-from benchmarks import mutation
+from benchmarks import mutation, mutation_copy
 
 SOURCE = '''\
 class Box:
@@ -31,7 +32,7 @@ def function(text):
 
 
 def test_properties_become_functions_that_are_properties():
-    found = mutation.without_properties("from functools import cached_property\n" + SOURCE)
+    found = mutation_copy.without_properties("from functools import cached_property\n" + SOURCE)
     names = {}
     exec(found, names)
     box = names["Box"]()
@@ -41,7 +42,7 @@ def test_properties_become_functions_that_are_properties():
     assert found.count("@") == 1, "only the static method is decorated"
 
 
-CLAIMS = '''\
+CLAIMS = """\
 __all__ = ["exported"]
 
 def exported(x):
@@ -61,11 +62,11 @@ def _wrong(x):
     return _half(x) + 1
 
 ONE = Derivation(Claim(left=_side, right=lambda x: x, cases=_drawn), (Mutant("one more", right=_wrong),))
-'''
+"""
 
 
 def test_what_is_wrong_on_purpose_and_what_is_drawn_is_left_as_it_is():
-    found = ast.parse(mutation.without_wrong_forms(CLAIMS))
+    found = ast.parse(mutation_copy.without_wrong_forms(CLAIMS))
     functions = [node for node in found.body if isinstance(node, ast.FunctionDef)]
     decorators = {node.name: len(node.decorator_list) for node in functions}
     assert decorators == {"exported": 0, "_half": 0, "_side": 0, "_drawn": 2, "_wrong": 1}
@@ -129,11 +130,17 @@ def test_every_survivor_needs_an_explanation_and_every_explanation_a_survivor(tm
     ]
 
 
-def test_folders_are_all_their_modules():
+def test_folders_are_all_their_modules_but_those_without_formulas():
     assert mutation.expanded(["theory/subspace"]) == ["theory/subspace"]
-    found = mutation.expanded(["theory"])
-    assert set(found) >= {f"theory/{name}" for name in mutation.THEORY} and "theory/__init__" not in found
-    assert all((mutation.ROOT / "diagnostics" / f"{name}.py").exists() for name in mutation.MODULES)
+    found = mutation.expanded(["theory", "measures"])
+    assert {"theory/alignment", "measures/folds"} <= set(found)
+    assert not {"theory/__init__", "measures/paths"} & set(found)
+    assert all((mutation.ROOT / "diagnostics" / f"{name}.py").exists() for name in mutation.NO_FORMULAS)
+
+
+def test_every_module_with_formulas_is_in_the_stored_run():
+    stored = json.loads(mutation.RESULTS.read_text())["modules"]
+    assert sorted(stored) == sorted(mutation.expanded(["theory", "theory/derivations", "measures"]))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mutmut") is None, reason="mutmut is not installed")

@@ -168,7 +168,7 @@ def geometry(
         experts: Models, parameters or paths by name; a list of paths is named by their last parts.
         target: An out-of-distribution target for β (2.3): a model, parameters or a path.
         private: Names or glob patterns of parameters left out.
-        progress: Called with the share of tensors that are done.
+        progress: Called with the share of tensors that are read to their end.
 
     Returns:
         The geometry over all shared parameters, and per tensor in ``layers``.
@@ -191,7 +191,8 @@ def geometry(
     names, sums = tuple(named), dict[str, Sums]()
     for name, part in stream_sums(opened, alignment, len(names)):
         sums[name] = sums[name] + part if name in sums else part
-        progress(len(sums) / len(alignment.shared))
+        progress((len(sums) - 1) / len(alignment.shared))  # more of this one may come
+    progress(1.0)
     layers = {
         name: _from_sums(names, part, math.prod(opened[BASE].shape(name)))  # tied ones go by the base's name
         for name, part in sums.items()
