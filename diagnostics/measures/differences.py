@@ -52,7 +52,8 @@ class DifferenceOperator:
         self._theta, self._space = flatten(self._point), Space.of(self._point)
         self.value, self.gradient = self._slope(self._theta)
         self._change = _CHANGE * math.sqrt(torch.finfo(self.gradient.dtype).eps) * self._space.norm(self.gradient)
-        self._largest, self._products = 1.0, 0
+        # Lengths of products of unit vectors: what the first one promises of the next, and the longest since.
+        self._promised, self._longest = 0.0, 0.0
         self._last: tuple[Tensor, Tensor, float] | None = None
 
     def __call__(self, vector: Tensor) -> Tensor:
@@ -93,17 +94,16 @@ class DifferenceOperator:
 
     def _step(self) -> float:
         """How far to go along a unit vector."""
-        if self._products == 0:
+        length = self._longest or self._promised
+        if length == 0:
             return math.sqrt(torch.finfo(self._theta.dtype).eps) * (1 + self._space.norm(self._theta))
-        return self._change / self._largest
+        return self._change / length
 
     def _note(self, change: float, step: float) -> None:
-        """Learn the size of products from one of them."""
-        found = change / step
-        if self._products == 0:
-            # Of a random unit vector ‖Hv‖ is about ‖H‖_F/√d, and ‖H‖_F bounds what the next one can give.
-            found *= math.sqrt(self._space.dimension)
-            self._change = max(self._change, math.sqrt(torch.finfo(self._theta.dtype).eps) * change)
-        if self._products > 1:
-            found = max(found, self._largest)
-        self._largest, self._products = found or 1.0, self._products + 1
+        """Learn the size of products from one of them; one that is zero says nothing of the next."""
+        if self._promised:
+            self._longest = max(self._longest, change / step)
+            return
+        # Of a random unit vector ‖Hv‖ is about ‖H‖_F/√d, and ‖H‖_F bounds what the next one can give.
+        self._promised = change / step * math.sqrt(self._space.dimension)
+        self._change = max(self._change, math.sqrt(torch.finfo(self._theta.dtype).eps) * change)

@@ -34,5 +34,5 @@ def slopes_of(task: Task, params: Parameters, batch: Any) -> tuple[Tensor, list[
         loss = task.loss(leaves, batch)
     if not loss.requires_grad:  # no parameter enters
         return loss, [torch.zeros_like(value) for value in leaves.values()]
-    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
+    found = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
     return loss.detach(), list(found)

@@ -72,8 +72,7 @@ class Space:
         Returns:
             The same number on every process.
         """
-        product = first @ second
-        return float(product) if self.group is None else float(self.total(product.double()))
+        return float(self.total((first @ second).double()))
 
     def norm(self, vector: Tensor) -> float:
         """Return the length of a vector.

@@ -52,9 +52,74 @@ def test_the_error_is_that_of_the_last_product():
     """For L = w³/6 the second derivative is w, and a difference is off by exactly h/2."""
     task = Task("t", lambda p, b: (p["w"] ** 3).sum() / 6, [torch.zeros(1)])
     operator = DifferenceOperator(task, {"w": torch.tensor([1.0], dtype=torch.float64)})
-    for _ in range(2):
-        off = float(operator(torch.ones(1, dtype=torch.float64))) - 1.0
-    assert off == pytest.approx(operator.error(), rel=1e-3) and off > 0
+    for length in (1.0, 1.0, 4.0):
+        off = float(operator(torch.full((1,), length, dtype=torch.float64))) / length - 1.0
+        assert off == pytest.approx(operator.error(), rel=1e-3) and off > 0
+
+
+def changes(curvatures, vectors, slope=1.0):
+    """How far the gradient of Σ hᵢwᵢ²/2 + slope·w₁ changes over the step of each product, in √ε of its length."""
+    points, curvatures = [], torch.as_tensor(curvatures, dtype=torch.float64)
+
+    def loss(params, batch):
+        points.append(params["w"].detach().clone())
+        return (curvatures * params["w"] ** 2).sum() / 2 + slope * params["w"][0]
+
+    operator = DifferenceOperator(Task("t", loss, [0]), {"w": torch.zeros_like(curvatures)})
+    for vector in vectors:
+        operator(vector)
+    return [float((curvatures * point).norm()) / (slope * math.sqrt(2.0**-52)) for point in points[1:]]
+
+
+def unit(index, dimension):
+    return torch.eye(dimension, dtype=torch.float64)[index]
+
+
+@pytest.mark.parametrize("curvature", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("slope", [0.1, 10.0])
+def test_the_gradient_changes_by_some_roots_of_the_resolution_whatever_the_curvature(curvature, slope):
+    found = changes([curvature], [unit(0, 1)] * 4, slope)
+    assert all(3 <= each <= 10 for each in found[1:]), found
+
+
+def test_a_first_vector_that_meets_little_curvature_promises_no_less_than_the_most():
+    """A random vector meets 1/√d of the one curvature that there is, and the next may meet all of it."""
+    count = 400
+    anywhere, top = torch.ones(count, dtype=torch.float64), unit(0, count)
+    found = changes(100 * top, [anywhere, top, anywhere, unit(1, count), top])
+    assert 3 <= found[1] <= 10 and 3 <= found[4] <= 10, found
+
+
+def test_the_second_product_corrects_what_the_first_promised():
+    top, other = unit(0, 400), unit(1, 400)
+    for first in (top, other):
+        found = changes(100 * top + 0.01 * other, [first, top, top, other, top])
+        assert all(3 <= found[index] <= 10 for index in (2, 4)), found
+
+
+def test_a_vector_without_curvature_teaches_no_step():
+    bent, straight = unit(0, 2), unit(1, 2)
+    for before in ([bent, straight], [straight, bent], [bent, bent, straight]):
+        found = changes([1e-5, 0.0], [*before, bent])
+        assert 3 <= found[-1] <= 10, found
+
+
+def test_products_of_no_curvature_at_all_are_zero():
+    flat = DifferenceOperator(Task("flat", lambda p, b: 0 * p["w"].sum(), [0]), {"w": torch.ones(3)})
+    for vector in (torch.ones(3), torch.zeros(3), torch.ones(3)):
+        assert flat(vector).tolist() == [0.0] * 3
+
+
+def test_half_precision_is_widened():
+    task = Task("cube", lambda p, b: (p["w"] ** 3).sum() / 6, [0])
+    half = {"w": torch.tensor([1.0, -3.0], dtype=torch.bfloat16)}
+    assert DifferenceOperator(task, half)(torch.ones(2)).tolist() == pytest.approx([1.0, -3.0], rel=1e-2)
+
+
+def test_a_step_from_large_parameters_is_not_lost_in_their_rounding():
+    task = Task("bowl", lambda p, b: ((p["w"] - 1e4) ** 2).sum(), [0])
+    operator = DifferenceOperator(task, {"w": torch.full((2,), 1e4 + 1)})
+    assert operator(torch.ones(2)).tolist() == pytest.approx([2.0, 2.0], rel=1e-2)
 
 
 def measure(matrix, **options):

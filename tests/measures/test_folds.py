@@ -12,6 +12,7 @@ from diagnostics.inputs.tasks import Task
 from diagnostics.measures import folds as module
 from diagnostics.measures.folds import FoldedGradients, task_folds, widened
 from diagnostics.measures.space import Space
+from tests.measures.several import held_by, together
 
 POINT = {"a": torch.zeros(2, dtype=torch.float64), "b": torch.zeros(1, 3, dtype=torch.float64)}
 
@@ -170,3 +171,71 @@ def test_chunks_of_columns_add_up(chunk, monkeypatch):
     monkeypatch.setattr(module, "_CHUNK", chunk)
     data = rows(0, 4)
     assert torch.allclose(module._gram(data, Space(data.shape[1])), data @ data.T)
+
+
+def test_gradients_are_added_up_where_the_parameters_are():
+    gradients = FoldedGradients(["x"], {"w": torch.zeros(40, device="meta")}, 2, sketch_size=8)
+    assert [each.device.type for each in gradients.sums] == ["meta", "cpu", "meta"], "shares are numbers of the host"
+    assert gradients.sketch(gradients.zero()).device.type == "meta"
+
+
+def test_as_many_coefficients_as_gradients_are_needed():
+    gradients = FoldedGradients(["x", "y"], POINT, 2)
+    for count in (1, 3):
+        with pytest.raises(ValueError, match=r"shorter|longer"):
+            gradients.combine(torch.ones(count))
+
+
+def filled(like, own, *, keep, size):
+    """Two gradients of nine numbers on two folds, each in two goes; what of them a process holds is its own."""
+    gradients = FoldedGradients(["x", "y"], like, 2, keep=keep, sketch_size=size, seed=3)
+    every = torch.randn(8, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    finite = [
+        gradients.add(fold, name, own(every[4 * fold + 2 * index + go]), share)
+        for fold in (0, 1)
+        for index, name in enumerate("xy")
+        for go, share in enumerate((0.3, 0.2))
+    ]
+    assert all(finite)
+    return gradients
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("size", [9, 4])
+def test_vectors_in_parts_give_what_whole_ones_give(keep, size):
+    point, row = torch.zeros(9, dtype=torch.float64), torch.tensor([2.0, -1.0])
+    whole = filled({"w": point}, lambda vector: vector, keep=keep, size=size)
+
+    def measured(rank, _):
+        gradients = filled({"w": held_by(point, rank)}, lambda vector: held_by(vector, rank), keep=keep, size=size)
+        return gradients.products(), gradients.plugin(), gradients.norm(row)
+
+    for products, plugin, norm in together(measured):
+        assert torch.allclose(products, whole.products()) and torch.allclose(plugin, whole.plugin())
+        assert norm == pytest.approx(whole.norm(row))
+
+
+@pytest.mark.parametrize("size", [9, 4])
+def test_a_number_that_is_not_finite_is_told_to_those_who_hold_other_parts(size):
+    vector = torch.ones(9)
+    vector[8] = math.nan
+    found = together(
+        lambda rank, _: FoldedGradients(["x"], {"w": held_by(vector, rank)}, 1, sketch_size=size).add(
+            0, "x", held_by(vector, rank), 1.0
+        )
+    )
+    assert found == [False, False]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_sums_of_processes_that_worked_on_other_folds_add_up(keep):
+    """As several processes do that hold whole models and share the data."""
+    one, other, whole = (FoldedGradients(["x"], POINT, 2, keep=keep) for _ in range(3))
+    data, row = rows(5, 2), torch.ones(1)
+    for fold, own in ((0, one), (1, other)):
+        own.add(fold, "x", data[fold], 0.5)
+        whole.add(fold, "x", data[fold], 0.5)
+    for mine, theirs in zip(one.sums, other.sums, strict=True):
+        mine += theirs
+    assert torch.equal(one.products(), whole.products()) and torch.equal(one.plugin(), whole.plugin())
+    assert one.kept is keep and one.norm(row) == pytest.approx(float(data.mean(0).norm()))

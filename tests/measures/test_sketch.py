@@ -7,6 +7,7 @@ import torch
 
 from diagnostics.measures import sketch as module
 from diagnostics.measures.sketch import Sketch
+from tests.measures.several import held_by, together
 
 
 def matrix(sketch, dimension):
@@ -60,3 +61,27 @@ def test_the_seed_decides():
 
 def test_the_type_of_the_vector_is_kept():
     assert Sketch(40, 5)(torch.ones(40, dtype=torch.float32)).dtype == torch.float32
+
+
+def test_sketches_of_parts_add_up_to_that_of_the_vector():
+    vector = torch.randn(9, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    one, other = together(lambda rank, space: Sketch(9, 4, seed=1, space=space)(held_by(vector, rank)))
+    assert torch.allclose(one + other, Sketch(9, 4, seed=1)(vector))
+
+
+def test_of_a_short_vector_the_part_that_is_here_is_kept():
+    sketches = together(lambda _, space: Sketch(9, 9, space=space))
+    assert [(each.exact, each.size) for each in sketches] == [(True, 5), (True, 4)]
+
+
+def test_a_sketch_is_where_its_vectors_are_and_takes_five_bytes_a_coordinate():
+    sketch = Sketch(300, 20, device="meta")
+    assert sketch(torch.ones(300, device="meta")).device.type == "meta"
+    held = [value for value in vars(sketch).values() if isinstance(value, torch.Tensor)]
+    assert {each.device.type for each in held} == {"meta"} and sum(each.nbytes for each in held) == 5 * 300
+
+
+def test_a_vector_of_another_length_is_refused(monkeypatch):
+    monkeypatch.setattr(module, "_CHUNK", 7)
+    with pytest.raises(ValueError, match="longer"):
+        Sketch(21, 5)(torch.ones(14))
