@@ -29,19 +29,6 @@ class SignCounts:
     several: int
     contested: int
 
-    @classmethod
-    def none(cls, count: int) -> SignCounts:
-        """Return the counts of T task vectors over no coordinate.
-
-        Args:
-            count: T.
-
-        Returns:
-            Zeros.
-        """
-        zeros = torch.zeros(count, count, dtype=torch.int64)
-        return cls(zeros, zeros, 0, 0)
-
     def __add__(self, other: SignCounts) -> SignCounts:
         return SignCounts(
             self.both + other.both,

@@ -69,7 +69,7 @@ class _Workspace:
         # Whole words of sign bits, so that the bits of blocks can lie side by side.
         self.block = max(64, min(_BLOCK, _NUMBERS // models) // 64 * 64)
         self.numbers = np.empty(models * self.block)
-        self.flags = np.empty(2 * models * (self.block + 64), bool)
+        self.flags = np.empty(2 * models * self.block, bool)
         self.bytes = torch.empty(self.block * 8, dtype=torch.uint8)
 
 
@@ -124,7 +124,7 @@ def stream_sums(opened: Mapping[str, Checkpoint], alignment: Alignment, experts:
                 yield oldest()
             files = ExitStack()
             everything.callback(files.close)
-            size = math.prod(opened[BASE].shape(alignment.stored_name(BASE, name)))
+            size = math.prod(opened[BASE].shape(name))  # tied ones go by the base's name
             readers = [
                 files.enter_context(checkpoint.parts(alignment.stored_name(model, name)))
                 for model, checkpoint in opened.items()
@@ -158,7 +158,7 @@ def _sum_slice(readers: Sequence[PartReader], start: int, stop: int, experts: in
 
 def _read_block(readers: Sequence[PartReader], start: int, stop: int, space: _Workspace) -> NDArray[np.float64]:
     """Values of all models in float64, a row each, the base's last."""
-    rows = space.numbers[: len(readers) * (stop - start)].reshape(len(readers), -1)
+    rows = space.numbers[: len(readers) * (stop - start)].reshape(len(readers), stop - start)
     for place, read in enumerate(readers):
         # The base comes first among the models: row −1.
         _convert(read(start, stop, space.bytes), rows[place - 1])

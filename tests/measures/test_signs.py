@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diagnostics import geometry
-from diagnostics.measures.signs import SignCounts, count_signs
+from diagnostics.measures.signs import count_signs
 
 VALUES = st.sampled_from([-2.0, -5e-324, -0.0, 0.0, 1e-300, 3.0, math.nan])
 
@@ -46,9 +46,22 @@ def test_counts_are_those_by_hand(moves):
 
 @given(task_vectors(), st.integers(0, 150))
 def test_counts_of_parts_add_up(moves, cut):
-    parts = [part for part in (moves[:, :cut], moves[:, cut:]) if part.shape[1]]
-    found = sum(map(count_signs, parts), start=SignCounts.none(len(moves)))
+    found = count_signs(moves[:, :cut]) + count_signs(moves[:, cut:])
     assert (found.both.tolist(), found.opposite.tolist(), found.several, found.contested) == by_hand(moves)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_pair_is_counted_once_and_half_as_much_where_all_move(monkeypatch, count):
+    """Words of 64 coordinates whose bits are counted, 4 a task vector or pair."""
+    moves, counted, seen = np.ones((count, 256)), np.bitwise_count, []
+    monkeypatch.setattr(np, "bitwise_count", lambda words: (seen.append(words.size), counted(words))[1])
+    pairs = count * (count - 1) // 2
+    count_signs(moves)
+    assert sum(seen) == 4 * (count + pairs + 1), "each vector, the directions of each pair, and the contested"
+    seen.clear()
+    moves[0, 0] = 0
+    count_signs(moves)
+    assert sum(seen) == 4 * (count + 2 * pairs + 2), "also where both of a pair move, and where several do"
 
 
 @given(st.integers(0, 100))

@@ -2,7 +2,10 @@
 
 import math
 import pathlib
+import threading
+import time
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +18,7 @@ from safetensors.torch import save_file
 from diagnostics import CheckpointError, InputError, geometry
 from diagnostics.inputs.adapters import open_expert
 from diagnostics.inputs.alignment import align
-from diagnostics.inputs.checkpoints import FileCheckpoint, open_checkpoint
+from diagnostics.inputs.checkpoints import FileCheckpoint, MemoryCheckpoint, open_checkpoint
 from diagnostics.measures import streaming
 from tests.inputs.test_checkpoints import write_shards
 from tests.measures.test_factors import model, save_adapter
@@ -111,8 +114,10 @@ def test_a_small_update_of_large_weights_keeps_its_digits():
     np.testing.assert_allclose(found.gram, expected, rtol=1e-12, atol=1e-12 * expected[0][0])
 
 
-def test_a_file_is_read_once_in_parts_that_fit_a_block(tmp_path, monkeypatch):
-    monkeypatch.setattr(streaming, "_BLOCK", 64)
+@pytest.mark.parametrize(("block", "ends"), [(64, [64, 128, 192, 200]), (100, [64, 128, 192, 200]), (128, [128, 200])])
+def test_a_file_is_read_once_in_parts_that_fit_a_block(tmp_path, monkeypatch, block, ends):
+    """The largest of whole words of 64 signs."""
+    monkeypatch.setattr(streaming, "_BLOCK", block)
     whole, seen = FileCheckpoint.parts, []
 
     @contextmanager
@@ -125,18 +130,17 @@ def test_a_file_is_read_once_in_parts_that_fit_a_block(tmp_path, monkeypatch):
     for name in ("base", "a"):
         save_file({"w": torch.ones(200)}, tmp_path / f"{name}.safetensors")
     geometry(tmp_path / "base.safetensors", {"a": tmp_path / "a.safetensors"})
-    parts = [(0, 64), (64, 128), (128, 192), (192, 200)]
-    assert seen == [(label, *part) for part in parts for label in ("base", "a")]
+    assert seen == [(label, *part) for part in pairwise([0, *ends]) for label in ("base", "a")]
 
 
 @pytest.mark.parametrize("models", [1, 8, 71, 1000])
 def test_memory_of_a_thread_does_not_grow_with_the_number_of_models(models):
     space = streaming._Workspace(models)
-    assert space.numbers.nbytes <= 8 << 20 and space.flags.nbytes <= 3 << 20 and space.bytes.nbytes <= 1 << 20
+    assert space.numbers.nbytes <= 8 << 20 and space.flags.nbytes <= 2 << 20 and space.bytes.nbytes <= 1 << 19
 
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/fd").is_dir(), reason="open files are counted as Linux lists them")
-@pytest.mark.parametrize(("most", "allowed"), [(8, 8), (2, 4)])
+@pytest.mark.parametrize(("most", "allowed"), [(8, 8), (10, 8), (2, 4)])
 def test_few_files_are_open_at_a_time(tmp_path, monkeypatch, most, allowed):
     """Small tensors end as soon as they are begun: there could be as many open as there are threads, twice."""
     paths = [tmp_path / f"{number}.safetensors" for number in range(4)]
@@ -146,10 +150,77 @@ def test_few_files_are_open_at_a_time(tmp_path, monkeypatch, most, allowed):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
     opened = {name: open_checkpoint(path) for name, path in zip(("base", "a", "b", "c"), paths, strict=True)}
     alignment = align(opened["base"], {name: opened[name] for name in "abc"})
-    before, seen = len(list(OPEN.iterdir())), []
-    for _ in streaming.stream_sums(opened, alignment, 3):
-        seen.append(len(list(OPEN.iterdir())) - before)
-    assert len(seen) == 30 and max(seen) <= allowed, f"{max(seen)} files of 4 models are open"
+    whole, before, seen = FileCheckpoint.parts, len(list(OPEN.iterdir())), []
+
+    @contextmanager
+    def watched(self, name):
+        with whole(self, name) as read:
+            seen.append(len(list(OPEN.iterdir())) - before)
+            yield read
+
+    monkeypatch.setattr(FileCheckpoint, "parts", watched)
+    assert len(list(streaming.stream_sums(opened, alignment, 3))) == 30
+    assert len(seen) == 120 and max(seen) == allowed, f"{max(seen)} files of 4 models are open"
+
+
+def test_no_more_threads_read_than_torch_has_and_each_has_a_slice_in_store(monkeypatch):
+    values = {f"t{place}": torch.zeros(3) for place in range(30)}
+    opened = {name: open_checkpoint(values) for name in ("base", "a")}
+    begun, readers, parts = [], set(), MemoryCheckpoint.parts
+
+    @contextmanager
+    def slow(self, name):
+        begun.append(name)
+        with parts(self, name) as read:
+            yield lambda *rest: (readers.add(threading.get_ident()), time.sleep(0.002), read(*rest))[-1]
+
+    monkeypatch.setattr(MemoryCheckpoint, "parts", slow)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    sums = streaming.stream_sums(opened, align(opened["base"], {"a": opened["a"]}), 1)
+    next(sums)
+    assert len(set(begun)) == 1 + 2 * 3, "beside the one that is handed out"
+    assert len(list(sums)) == 29 and 1 <= len(readers) <= 3
+
+
+def test_slices_cover_a_tensor_and_an_empty_one_has_one(monkeypatch):
+    monkeypatch.setattr(streaming, "_SLICE", 1)
+    opened = {name: open_checkpoint({f"t{n}": torch.zeros(n) for n in range(4)}) for name in ("base", "a")}
+    found = streaming.stream_sums(opened, align(opened["base"], {"a": opened["a"]}), 1)
+    assert [name for name, _ in found] == ["t0", "t1", "t2", "t2", "t3", "t3", "t3"]
+
+
+def test_a_later_slice_is_counted_as_cheaply_as_the_first(monkeypatch):
+    """Where all move, fewer bits are counted; whether all do is a matter of the slice."""
+    monkeypatch.setattr(streaming, "_SLICE", 128)
+    counted, seen = np.bitwise_count, []
+    monkeypatch.setattr(np, "bitwise_count", lambda words: (seen.append(words.size), counted(words))[1])
+    experts = {name: {"w": torch.ones(512)} for name in "abc"}
+    geometry({"w": torch.zeros(128)}, {name: {"w": value["w"][:128]} for name, value in experts.items()})
+    first = sum(seen)
+    geometry({"w": torch.zeros(512)}, experts)
+    assert sum(seen) == 5 * first
+
+
+@pytest.mark.parametrize("count", [2, 3, 6, 20])
+def test_products_are_few_and_as_long_as_is_fast(monkeypatch, count):
+    """Never of a matrix by its own transpose; groups of rows, and stretches of whole words, as large as may be."""
+    monkeypatch.setattr(streaming, "_PRODUCT", 1 << 14)
+    width, most, shapes = 10_000, streaming._ROWS, []
+
+    class Watched(np.ndarray):
+        def __matmul__(self, other):
+            shapes.append((len(self), other.shape[1], self.shape[1]))
+            return np.asarray(self) @ np.asarray(other)
+
+    rows = np.random.default_rng(0).normal(size=(count, width))
+    gram = np.zeros((count, count))
+    streaming._add_products(gram, rows.view(Watched))
+    np.testing.assert_allclose(np.triu(gram), np.triu(rows @ rows.T), atol=1e-9)
+    assert sum(length for *_, length in shapes) == width * max(2, math.ceil(count / most))
+    longest = {(height, across): length for height, across, length in sorted(shapes)}
+    for (height, across), length in longest.items():
+        assert height < across and length % 64 == 0
+        assert height * across * length <= 1 << 14 < height * across * (length + 64)
 
 
 def test_a_file_that_is_cut_while_it_is_read_is_named(tmp_path, monkeypatch):
@@ -174,6 +245,14 @@ def test_values_that_are_not_finite_stay_in_their_own_rows_and_are_refused():
     assert sums.signs.both.tolist() == [[2, 2], [2, 3]]
     with pytest.raises(InputError, match=r"bad: expected finite values; found w: 1 NaN, 1 infinite of 3"):
         geometry({"w": models["base"]}, {"bad": {"w": bad}, "good": {"w": good}})
+
+
+def test_differences_without_a_value_are_refused_by_name_and_squares_beyond_float64_are_infinite():
+    with pytest.raises(InputError, match=r"base: expected finite values; found w: 0 NaN, 1 infinite of 2"):
+        geometry({"w": torch.tensor([math.inf, 0.0])}, {"a": {"w": torch.tensor([math.inf, 1.0])}})
+    low, high = (torch.tensor([value], dtype=torch.float64) for value in (-1e200, 1e200))
+    found = geometry({"w": low}, {"a": {"w": high}})
+    assert math.isinf(found.C) and found.signs.both.tolist() == [[1]]
 
 
 def test_an_empty_tensor_has_a_geometry_and_no_weight_in_the_floor():
