@@ -44,7 +44,7 @@ _ADVICE = {
         "read the value as a lower bound, or raise max_products."
     ),
     Status.NOT_CONVERGED: (
-        "The tolerance was not met: raise max_products, or rtol where the error of products by differences is in the way."
+        "The tolerance was not met: raise max_products, or rtol where it is below the error of products by differences."
     ),
     Status.TAINTED: "Something this number is built on failed or was not met: see the assumptions or evidence.",
     Status.UNDEFINED: "The quantity does not exist for this input (a zero vector has no direction, say).",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diagnostics.errors import InputError
 from diagnostics.exact.random_vectors import null_cosine
 from diagnostics.inputs.adapters import open_expert
 from diagnostics.inputs.alignment import BASE, align, assert_finite
@@ -141,10 +143,9 @@ class Geometry(Result):
             f"{len(self.names)} task vectors in {self.dimension:,} dimensions: C = {self.C:.4g}, "
             f"epsilon = {self.epsilon:.4g} (random vectors: {self.null_cosine:.2g})"
         ]
-        lines += [
-            f"  {n}: norm {v:.4g} ({v / self.base_norm:.2%} of the base)"
-            for n, v in zip(self.names, self.norms.tolist(), strict=True)
-        ]
+        for name, norm in zip(self.names, self.norms.tolist(), strict=True):
+            share = f" ({norm / self.base_norm:.2%} of the base)" if self.base_norm else ""
+            lines.append(f"  {name}: norm {norm:.4g}{share}")
         return "\n".join([*lines, *self.notes])
 
 
@@ -174,7 +175,8 @@ def geometry(
         The geometry over all shared parameters, and per tensor in ``layers``.
 
     Raises:
-        InputError: If there is no expert, two paths have the same last part, or values are NaN or infinite.
+        InputError: If there is no expert, two paths have the same last part, or values are NaN, infinite or too large
+            for their squares.
         MismatchError: If parameters do not fit together; the message lists every one.
 
     Example:
@@ -198,9 +200,14 @@ def geometry(
         for name, part in sums.items()
     }
     total = _total(layers, sums, names)
-    if not total.gram.isfinite().all():
+    squares = sum(part.gram.diagonal() for part in sums.values())
+    if not (torch.as_tensor(squares).isfinite().all() and math.isfinite(total.base_norm)):
         for checkpoint in opened.values():
             assert_finite(checkpoint)
+        raise InputError(
+            f"geometry: expected squared norms of models and task vectors below {sys.float_info.max:.0e}; found "
+            "larger ones, though every value is finite. Look for weights that were scaled by mistake."
+        )
     return total
 
 

@@ -266,6 +266,10 @@ def test_an_adapter_moves_the_base_by_its_update(tmp_path):
     assert float(found.gram) == pytest.approx(sum(float(each.double().square().sum()) for each in update.values()))
 
 
+def test_norms_beside_a_base_of_zeros_have_no_share_of_it():
+    assert str(geometry({"w": torch.zeros(2)}, {"a": {"w": torch.ones(2)}})).splitlines()[1] == "  a: norm 1.414"
+
+
 def test_progress_is_the_share_of_tensors_that_are_read_to_their_end(monkeypatch):
     """Of twelve and five numbers in slices of five, three and one."""
     monkeypatch.setattr(streaming, "_SLICE", 5)

@@ -247,12 +247,22 @@ def test_values_that_are_not_finite_stay_in_their_own_rows_and_are_refused():
         geometry({"w": models["base"]}, {"bad": {"w": bad}, "good": {"w": good}})
 
 
-def test_differences_without_a_value_are_refused_by_name_and_squares_beyond_float64_are_infinite():
+def test_differences_without_a_value_are_refused_by_name():
     with pytest.raises(InputError, match=r"base: expected finite values; found w: 0 NaN, 1 infinite of 2"):
         geometry({"w": torch.tensor([math.inf, 0.0])}, {"a": {"w": torch.tensor([math.inf, 1.0])}})
-    low, high = (torch.tensor([value], dtype=torch.float64) for value in (-1e200, 1e200))
-    found = geometry({"w": low}, {"a": {"w": high}})
-    assert math.isinf(found.C) and found.signs.both.tolist() == [[1]]
+
+
+@pytest.mark.parametrize(("base", "expert", "target"), [(-1e200, 1e200, 0), (1e200, 1e200, 0), (0, 1, 1e200)])
+def test_squares_beyond_float64_are_refused_though_every_value_is_finite(base, expert, target):
+    base, expert, target = ({"w": torch.tensor([value], dtype=torch.float64)} for value in (base, expert, target))
+    with pytest.raises(InputError, match=r"squared norms of models and task vectors below 2e\+308; found larger ones"):
+        geometry(base, {"a": expert}, target=target)
+
+
+def test_a_target_that_is_not_finite_is_refused_by_name():
+    base, expert = {"w": torch.zeros(2)}, {"w": torch.ones(2)}
+    with pytest.raises(InputError, match=r"target: expected finite values; found w: 1 NaN, 0 infinite of 2"):
+        geometry(base, {"a": expert}, target={"w": torch.tensor([math.nan, 1.0])})
 
 
 def test_an_empty_tensor_has_a_geometry_and_no_weight_in_the_floor():
