@@ -78,7 +78,7 @@ class Slopes:
         if not _DEAD_ENDS.isdisjoint(_names_of_nodes(self.gradient)):
             raise self._refusal("an operation, of a custom kernel say, that it can differentiate only once")
 
-    def product(self, vector: Vector, *, keep: bool) -> Vector:
+    def product(self, vector: Vector, *, keep: bool = False) -> Vector:
         """Return the product of this batch's Hessian with a vector.
 
         Args:
@@ -93,7 +93,7 @@ class Slopes:
 
     def forget(self) -> None:
         """Let the gradient go, as long as the parameters are, and keep its graph."""
-        self.gradient = ()
+        del self.gradient
 
     def _differentiate(
         self, outputs: Sequence[Tensor] | Sequence[GradientEdge], weights: Vector, **options: Any
@@ -165,10 +165,10 @@ class HessianOperator:
         device, self._space = next(iter(self._leaves.values())).device, Space.of(self._leaves)
         own = int(_SHARE * available_bytes(device)) if memory is None else memory
         # Data are cut by it: processes with other limits would cut them otherwise, and leave examples out.
-        common = -int(self._space.most(-own, device))
+        common = -self._largest(-own)
         self.memory = min(self._team.collect(range(self._team.size), lambda _: common))
         self._kept: dict[int, tuple[float, Slopes]] = {}
-        self.kept_bytes, self._all_kept = 0, True
+        self.kept_bytes, self._dropped = 0, set[int]()
         most = self._most()
         self._parts = task.weighted_batches if most is None else parts_within(task, self._point, most)
         value, self.gradient = self._team.total(self._build)
@@ -203,13 +203,13 @@ class HessianOperator:
         if size == 1 or not cuttable(batch, size):
             return None
         with SavedBytes(self._leaves.values()) as saved:
-            Slopes(self._task, self._leaves, cut(batch, slice(0, 1)))
-        fitting = self.memory // max(self._bytes(saved), 1)
+            Slopes(self._task, self._leaves, cut(batch, slice(1)))
+        fitting = self.memory // max(self._largest(saved.total), 1)
         return None if fitting >= size else max(fitting, 1)
 
-    def _bytes(self, saved: SavedBytes) -> int:
-        """What a graph takes, the most of all processes that share the weights: all have to keep it, or none."""
-        return int(self._space.most(saved.total, next(iter(self._leaves.values())).device))
+    def _largest(self, size: int) -> int:
+        """The largest of all processes that share the weights: all have to keep a graph, or none."""
+        return int(self._space.most(size, next(iter(self._leaves.values())).device))
 
     def _build(self) -> list[Tensor]:
         """Loss and gradient of this process's batches, their graphs kept as long as there is room."""
@@ -219,13 +219,14 @@ class HessianOperator:
                 slopes = Slopes(self._task, self._leaves, batch)
             value += share * slopes.value
             accumulate(total, share, slopes.gradient, self._leaves)
-            size = self._bytes(saved)
+            size = self._largest(saved.total)
             slopes.forget()
             if self.kept_bytes + size <= self.memory:
                 self._kept[index] = (share, slopes)
                 self.kept_bytes += size
             else:
-                self._all_kept = False
+                self._dropped.add(index)
+            del slopes  # before the next graph is made
         return [value, total]
 
     def _product(self, vector: Tensor) -> Tensor:
@@ -235,10 +236,10 @@ class HessianOperator:
         cast = [part.to(self._leaves[name].dtype) for name, part in parts]
         for share, slopes in self._kept.values():
             accumulate(image, share, slopes.product(cast, keep=True), self._leaves)
-        if not self._all_kept:
+        if self._dropped:
             for index, (share, batch) in enumerate(self._team.mine(self._parts())):
-                if index not in self._kept:
+                if index in self._dropped:
                     slopes = Slopes(self._task, self._leaves, batch)
                     slopes.forget()
-                    accumulate(image, share, slopes.product(cast, keep=False), self._leaves)
+                    accumulate(image, share, slopes.product(cast), self._leaves)
         return image

@@ -106,7 +106,7 @@ def lanczos(
         alphas.append(space.dot(basis[-1], image))
         if len(basis) > 1:
             asymmetry = max(asymmetry, abs(space.dot(basis[-2], image) - betas[-1]))
-        image = _orthogonal(space, image, basis, alphas[-1], betas[-1] if betas else 0.0)
+        image = _orthogonal(space, image, basis, alphas[-1], betas)
         betas.append(space.norm(image))
         if not math.isfinite(betas[-1]):
             return Spectrum(math.nan, 0.0, math.inf, math.nan, len(alphas), asymmetry, Status.UNDEFINED)
@@ -117,11 +117,11 @@ def lanczos(
         basis.append(image / betas[-1])
 
 
-def _orthogonal(space: Space, image: Tensor, basis: list[Tensor], alpha: float, beta: float) -> Tensor:
+def _orthogonal(space: Space, image: Tensor, basis: list[Tensor], alpha: float, betas: list[float]) -> Tensor:
     """What of an image no earlier vector has: by the three-term recurrence, and once more by all of them."""
     rest = image.sub(basis[-1], alpha=alpha)  # a copy: an operator may return what it was given
-    if len(basis) > 1:
-        rest.sub_(basis[-2], alpha=beta)
+    if betas:
+        rest.sub_(basis[-2], alpha=betas[-1])
     # Twice is enough: the recurrence was the first time.
     for member in basis:
         rest.sub_(member, alpha=space.dot(member, rest))
@@ -146,7 +146,7 @@ def _judge(
     # A random start has a part in every eigenspace: an invariant Krylov space has seen every eigenvalue.
     exhausted = steps == space.dimension or betas[-1] <= slack
     if exhausted:
-        upper = value + slack + (residual if steps < space.dimension else 0.0)
+        upper = value + slack + residual
     else:
         ends = [_polynomial_end(sign, ritz, alphas, betas, 1 / component) for sign in (1, -1)]
         upper = max(ends) + slack

@@ -114,8 +114,7 @@ def same_values(first: Tensor, second: Tensor) -> bool:
     """
     if first.dtype == second.dtype and first.data_ptr() == second.data_ptr() and first.stride() == second.stride():
         return True
-    dtype = torch.promote_types(first.dtype, second.dtype)
-    return torch.equal(first.to(second.device, dtype), second.to(dtype))
+    return torch.equal(first.to(device=second.device), second)
 
 
 def norm(vector: Mapping[str, Tensor]) -> float:

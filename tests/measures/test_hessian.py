@@ -54,22 +54,69 @@ def test_what_fits_is_kept_and_nothing_more(memory, kept):
     assert operator.kept_bytes <= operator.memory
 
 
-def test_a_batch_that_does_not_fit_is_worked_on_in_parts():
+def watched_task(count, batch_size):
+    """A task, its parameters, and a list of how many examples its loss is given each time."""
     sizes = []
-    whole, params = small_task(count=8, batch_size=8)
+    whole, params = small_task(count=count, batch_size=batch_size)
 
     def loss(theta, batch):
         sizes.append(len(batch[1]))
         return whole.loss(theta, batch)
 
-    task = Task("t", loss, list(whole.batches), sizes=[8])
-    with SavedBytes(params.values()) as saved:
-        Slopes(task, {key: value.clone().requires_grad_() for key, value in params.items()}, next(iter(task.batches)))
-    operator = HessianOperator(task, params, memory=saved.total // 3)
+    return Task("t", loss, list(whole.batches), sizes=whole.sizes), params, sizes
+
+
+@pytest.mark.parametrize(
+    ("fitting", "parts"), [(0, [1] * 8), (1, [1] * 8), (3, [3, 3, 2]), (7, [7, 1]), (8, [8]), (9, [8])]
+)
+def test_a_batch_that_does_not_fit_is_worked_on_in_the_largest_parts_that_do(fitting, parts):
+    task, params, sizes = watched_task(8, 8)
+    inputs, targets = next(iter(task.batches))
+    leaves = {name: value.clone().requires_grad_() for name, value in params.items()}
+    with SavedBytes(leaves.values()) as saved:
+        Slopes(task, leaves, (inputs[:1], targets[:1]))
     sizes.clear()
+    operator = HessianOperator(task, params, memory=fitting * saved.total)
+    # A look at one example first; and where the batch is cut, whether its parts give the gradient of the whole.
+    assert sizes == [1, *([8, 4, 4] if len(parts) > 1 else []), *parts]
     vector = torch.linspace(-1, 1, 26, dtype=torch.float64)
-    np.testing.assert_allclose(operator(vector), dense_hessian(whole_loss(whole), params) @ vector.numpy(), atol=1e-12)
-    assert sizes and max(sizes) < 8, f"batches of {sizes} examples were evaluated where 8 do not fit"
+    np.testing.assert_allclose(operator(vector), dense_hessian(whole_loss(task), params) @ vector.numpy(), atol=1e-12)
+
+
+def test_a_batch_of_one_example_is_not_looked_at_before():
+    task, params, sizes = watched_task(1, 1)
+    HessianOperator(task, params, memory=0)
+    assert sizes == [1]
+    task, params, sizes = watched_task(2, 2)
+    HessianOperator(task, params, memory=0)
+    assert sizes[-2:] == [1, 1], "a batch of two can be cut"
+
+
+def test_data_are_read_again_for_graphs_alone_that_did_not_fit():
+    task, params, sizes = watched_task(4, 1)
+    operator = HessianOperator(task, params)
+    for memory, again in ((operator.kept_bytes, []), (operator.kept_bytes - 1, [1]), (0, [1] * 4)):
+        tight = HessianOperator(task, params, memory=memory)
+        assert tight.kept == 4 - len(again) and tight.kept_bytes <= memory
+        sizes.clear()
+        unit = torch.ones(26, dtype=torch.float64)
+        np.testing.assert_allclose(tight(unit), operator(unit), atol=1e-12)
+        assert sizes == again, f"{memory} of {operator.kept_bytes} bytes"
+
+
+def test_graphs_that_are_not_kept_are_there_one_at_a_time():
+    storages, alive = [], []
+    whole, params = small_task(count=4, batch_size=1)
+
+    def loss(theta, batch):
+        alive.append(sum(saved() is not None for saved in storages))
+        middle = (theta["0.weight"] ** 2).exp()
+        storages.append(weakref.ref(middle.untyped_storage()))
+        return whole.loss(theta, batch) + middle.sum()
+
+    operator = HessianOperator(Task("t", loss, list(whole.batches), sizes=whole.sizes), params, memory=0)
+    operator(torch.ones(26, dtype=torch.float64))
+    assert alive == [0] * 8, "a graph is made while that of the batch before is there"
 
 
 def test_a_batch_that_cannot_be_cut_stays_whole():
@@ -78,6 +125,15 @@ def test_a_batch_that_cannot_be_cut_stays_whole():
     task = Task("t", lambda p, b: (p["w"] * b).sum() ** 2, [data], sizes=[6])
     found = HessianOperator(task, {"w": torch.ones(1, dtype=torch.float64)}, memory=0)(torch.ones(1).double())
     assert float(found) == pytest.approx(2 * float(data.sum()) ** 2)
+    seen, one = set(), torch.ones(1, dtype=torch.float64)
+
+    def loss(params, batch):
+        seen.update(map(len, batch))
+        return (params["w"] * batch[0]).square().mean() * batch[1].sum()
+
+    task = Task("t", loss, [(data, torch.ones(3, dtype=torch.float64))], sizes=[6])
+    assert float(HessianOperator(task, {"w": one}, memory=0)(one)) == pytest.approx(6 * float(data.square().mean()))
+    assert seen == {6, 3}, "a tensor of other things than examples was cut"
 
 
 def test_graphs_are_freed_with_the_operator_and_gradients_before():
@@ -145,8 +201,21 @@ def test_fused_attention_is_switched_off_for_the_duration():
         assert not torch.backends.cuda.math_sdp_enabled(), "the kernels asked for are not back"
 
 
-@pytest.mark.parametrize("power", [1, 2], ids=["last", "inside"])
-def test_a_kernel_without_a_second_derivative_is_refused(power):
+def many(w):
+    """Terms of a loss, each with a graph of its own."""
+    return [w.exp().cos().square().sum() for _ in range(10)]
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda kernel, w: kernel(w),
+        lambda kernel, w: kernel(w) ** 2,
+        lambda kernel, w: sum([*many(w), kernel(w.sin().cos()), *many(w)]),
+    ],
+    ids=["last", "inside", "one of many"],
+)
+def test_a_kernel_without_a_second_derivative_is_refused(wrapped):
     """PyTorch itself passes over it: of such a kernel's curvature it makes zero, without a word."""
 
     class Once(torch.autograd.Function):
@@ -160,9 +229,14 @@ def test_a_kernel_without_a_second_derivative_is_refused(power):
         def backward(ctx, slope):
             return 2 * slope * ctx.saved_tensors[0]
 
-    task = Task("kernel", lambda p, b: Once.apply(p["w"]) ** power, [torch.ones(1)])
-    with pytest.raises(InputError, match="task 'kernel': expected a loss that PyTorch can differentiate twice"):
+    task = Task("kernel", lambda p, b: wrapped(Once.apply, p["w"]), [torch.ones(1)])
+    with pytest.raises(InputError) as caught:
         HessianOperator(task, {"w": torch.ones(2)})(torch.ones(2))
+    assert str(caught.value) == (
+        "task 'kernel': expected a loss that PyTorch can differentiate twice; found an operation, of a custom kernel "
+        "say, that it can differentiate only once. Load the model with attn_implementation='sdpa' or 'eager', without "
+        "custom kernels, and do not compile it"
+    )
 
 
 def test_an_operation_of_pytorch_without_a_second_derivative_is_refused():
@@ -174,6 +248,26 @@ def test_an_operation_of_pytorch_without_a_second_derivative_is_refused():
 
     with pytest.raises(InputError, match="task 'fused': expected a loss that PyTorch can differentiate twice"):
         HessianOperator(Task("fused", loss, [torch.ones(1)]), {"q": torch.randn(1, 1, 4, 8)})(torch.ones(32))
+
+
+def test_an_operation_without_any_derivative_is_refused():
+    task = Task("step", lambda p, b: torch.heaviside(p["w"], b).sum(), [torch.ones(2)])
+    with pytest.raises(InputError, match=r"found one that cannot \(derivative .*heaviside is not implemented\)"):
+        HessianOperator(task, {"w": torch.ones(2)})
+
+
+def test_an_error_inside_a_derivative_stays_what_it_is():
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, value):
+            return value.sum()
+
+        @staticmethod
+        def backward(ctx, slope):
+            raise RuntimeError("out of paper")
+
+    with pytest.raises(RuntimeError, match="out of paper"):
+        HessianOperator(Task("t", lambda p, b: Broken.apply(p["w"]), [torch.ones(1)]), {"w": torch.ones(2)})
 
 
 def test_an_error_of_the_loss_itself_stays_what_it_is():

@@ -85,6 +85,44 @@ def test_lanczos_finds_the_ritz_pair_of_the_krylov_space(seed, count, steps):
     assert found.upper >= float(torch.linalg.eigvalsh(matrix).abs().max())
 
 
+@pytest.mark.parametrize("kept", [1, 2, 3, 5])
+def test_vectors_stay_orthogonal_where_a_krylov_space_nearly_closes(kept):
+    """All but 1e-9 of the start is in so many eigenvectors: what comes after them is a small rest of a large image."""
+    values, noise = torch.linspace(9, 2, 12, dtype=torch.float64), gaussian(kept, 12)
+    noise[kept:] *= 1e-9
+    seen = []
+
+    def operator(vector):
+        seen.append(vector)
+        return values * vector
+
+    lanczos(operator, noise, max_products=kept + 3, rtol=1e-15)
+    basis = torch.stack(seen)
+    np.testing.assert_allclose(basis @ basis.T, np.eye(kept + 3), atol=1e-13)
+
+
+def test_a_tolerance_that_is_just_met_is_met():
+    """Where the eigenvalue is 4 and the residual 1 after one product."""
+    noise = torch.tensor([2.0, 0.0, 0.0, 0.0], dtype=torch.float64)
+    matrix = torch.diag(torch.full((4,), 4.0, dtype=torch.float64))
+    matrix[0, 1] = matrix[1, 0] = 1
+    first = lanczos(applied(matrix), noise, max_products=1)
+    assert (first.eigenvalue, first.residual) == (4, 1)
+    wide = first.upper / 4 - 1
+    assert lanczos(applied(matrix), noise, rtol=0.25, upper_rtol=wide).products == 1
+    assert lanczos(applied(matrix), noise, rtol=0.24, upper_rtol=wide).products > 1
+    assert lanczos(applied(matrix), noise, rtol=0.25, upper_rtol=0.99 * wide).products > 1
+
+
+def test_the_end_of_a_space_that_closes_holds_the_residual_and_rounding():
+    """In float32, where 1e-6 is within rounding after one product."""
+    noise = torch.tensor([2.0, 0.0, 0.0, 0.0])
+    image = torch.tensor([1.0, 1e-6, 0.0, 0.0])
+    found = lanczos(lambda vector: image, noise)
+    assert (found.status, found.products) == (Status.EXACT, 1) and found.residual == pytest.approx(1e-6)
+    assert found.upper == pytest.approx(1 + 1e-6 + 16 * 2**-23, abs=1e-9)
+
+
 def ends_by_determinant(alphas, betas, target):
     """Where |det(t − T_k)|/Πβ reaches a target beyond the Ritz values, on either side."""
     small = np.diag(alphas) + np.diag(betas[:-1], 1) + np.diag(betas[:-1], -1)
