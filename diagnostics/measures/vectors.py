@@ -112,9 +112,12 @@ def same_values(first: Tensor, second: Tensor) -> bool:
         >>> same_values(torch.ones(2), torch.ones(2, dtype=torch.bfloat16)), same_values(torch.ones(2), torch.zeros(2))
         (True, False)
     """
-    if first.dtype == second.dtype and first.data_ptr() == second.data_ptr() and first.stride() == second.stride():
+    # A tensor without memory of its own, one that processes hold in parts say, has the address 0.
+    shared = first.data_ptr() == second.data_ptr() != 0 and first.stride() == second.stride()
+    if shared and first.dtype == second.dtype:
         return True
-    return torch.equal(first.to(device=second.device), second)
+    dtype = torch.promote_types(first.dtype, second.dtype)
+    return torch.equal(first.to(second.device, dtype), second.to(dtype))
 
 
 def norm(vector: Mapping[str, Tensor]) -> float:

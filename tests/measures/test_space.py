@@ -13,6 +13,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from diagnostics.inputs.parts import rows_of, span
 from diagnostics.measures import space as module
 from diagnostics.measures.space import Space
+from diagnostics.measures.vectors import same_values
 from tests.measures.several import GROUP, held_by, together
 
 
@@ -41,6 +42,13 @@ def test_parameters_in_parts_say_where_their_numbers_are(mesh):
     every = torch.cat([value.flatten() for value in whole.values()])
     for (start, stop), value in zip(space.parts, rows.values(), strict=True):
         assert every[start:stop].tolist() == value.flatten().tolist()
+
+
+def test_parameters_in_parts_are_compared_by_their_values(mesh):
+    """Their address is 0, for all of them."""
+    one, same, other = (rows_of(torch.full((3, 2), value), (7, 2), mesh) for value in (1.0, 1.0, 2.0))
+    assert one.data_ptr() == other.data_ptr() == 0
+    assert same_values(one, same) and not same_values(one, other)
 
 
 @settings(max_examples=20)
