@@ -10,7 +10,7 @@ import torch
 from diagnostics.exact.relations import Relation
 from diagnostics.exact.rounding import UNIT, Rounded, values
 from diagnostics.theory.derivations.derivation import Claim, Condition, Derivation, Kind, Mutant
-from diagnostics.theory.eigengap import eigengap
+from diagnostics.theory.eigengap import Eigengap, eigengap
 
 __all__ = ["DERIVATIONS"]
 
@@ -163,9 +163,19 @@ def _one_less(blocks: Blocks) -> Any:
     return np.array([weight for _, weight in pairs])
 
 
-def _read(reading: str, more: int = 0) -> Any:
-    """The number of groups by one of the package's readings."""
-    return lambda blocks: float(getattr(eigengap(torch.tensor(_matrix(blocks))), reading)) + more
+def _as_published(blocks: Any) -> Any:
+    """The number of groups as published."""
+    return _found(blocks).stated
+
+
+def _normalised(blocks: Any) -> Any:
+    """The number of groups by the normalised Laplacian."""
+    return _found(blocks).normalised
+
+
+def _found(blocks: Any) -> Eigengap:
+    """The package's readings."""
+    return eigengap(torch.tensor(_matrix(blocks)))
 
 
 def _planted(blocks: Blocks) -> float:
@@ -175,7 +185,7 @@ def _planted(blocks: Blocks) -> float:
 _RELATIVE = Claim(
     statement=r"\arg\max_{1 < i \le T-1} \big( 1 - \lambda^{(i)} / \lambda^{(i+1)} \big) = k \text{ for } k \text{ "
     r"groups of any sizes and similarities}",
-    left=_read("relative"),
+    left=lambda blocks: _found(blocks).relative,
     right=_planted,
     relation=Relation.EQUAL,
     cases=_blocks,
@@ -189,11 +199,11 @@ EIGENGAP = Derivation(
     claim=_RELATIVE,
     mutants=(
         Mutant("one more", right=lambda blocks: _planted(blocks) + 1),
-        Mutant("the absolute gap", left=_read("stated")),
+        Mutant("the absolute gap", left=_as_published),
     ),
     published=Claim(
         statement=r"\arg\max_{1 < i \le T-1} \big( \lambda^{(i+1)} - \lambda^{(i)} \big) = k",
-        left=_read("stated"),
+        left=_as_published,
         right=_planted,
         relation=Relation.EQUAL,
         cases=_blocks,
@@ -238,7 +248,7 @@ STATED = Derivation(
     claim=Claim(
         statement=r"\max_j \big( \mu_{(j+1)} - \mu_{(j)} \big) \le \mu_{(1)},\; \mu_g = s_g w_g \;\Rightarrow\; "
         r"\arg\max_{1 < i \le T-1} \big( \lambda^{(i+1)} - \lambda^{(i)} \big) = k",
-        left=_read("stated"),
+        left=_as_published,
         right=_planted,
         relation=Relation.EQUAL,
         cases=_alike,
@@ -246,7 +256,7 @@ STATED = Derivation(
         sizes=(1, 2, 3),
     ),
     mutants=(
-        Mutant("one more", left=_read("stated", 1)),
+        Mutant("one more", left=lambda blocks: _as_published(blocks) + 1),
         Mutant("groups of any sizes and similarities", without="even", cases=_blocks),
     ),
     proof=(
@@ -286,7 +296,7 @@ NORMALISED = Derivation(
     claim=Claim(
         statement=r"w_g \ge \tfrac13 \text{ for all } g \;\Rightarrow\; \arg\max_{1 < i \le T-1} \big( "
         r"\tilde\lambda^{(i+1)} - \tilde\lambda^{(i)} \big) = k, \quad \tilde L = I - D^{-1/2} |M| D^{-1/2}",
-        left=_read("normalised"),
+        left=_normalised,
         right=_planted,
         relation=Relation.EQUAL,
         cases=_close,
@@ -294,9 +304,9 @@ NORMALISED = Derivation(
         sizes=(1, 2),
     ),
     mutants=(
-        Mutant("one more", left=_read("normalised", 1)),
+        Mutant("one more", left=lambda blocks: _normalised(blocks) + 1),
         Mutant("|cosines| of any size", without="similar", cases=_blocks, sizes=(1, 2, 3)),
-        Mutant("the published rule there", left=_read("stated")),
+        Mutant("the published rule there", left=_as_published),
     ),
     proof=(
         "With a diagonal of 1 the row sums of a group are 1 + (s − 1)w, and its eigenvalues are 0 and s·w/(1 + (s − "

@@ -22,6 +22,8 @@ from diagnostics.verdicts.derivations import check_derivation
 ALL = derivations.all()
 WRONG = [item for item in ALL if not item.as_stated]
 MUTANTS = [(item, mutant) for item in ALL for mutant in item.mutants]
+# Bounds that no case attains, and what share of them some case has; each other bound cannot be lowered.
+NOT_ATTAINED = {"2.2": 0.6, "2.7-minimum": 0.75}
 # Equations of the theory that the package states: section, last number.
 LAST = {1: 15, 2: 15, 3: 4, 4: 3, 5: 3}
 
@@ -34,7 +36,8 @@ def named(item):
 def test_what_holds_is_not_refuted(item):
     evidence = item.check()
     assert evidence.verdict is Verdict.SUPPORTED, str(evidence)
-    assert evidence.closest is None or evidence.closest <= 1 + 2.0**-26, "a share that is rounding alone"
+    attained = evidence.closest is None or NOT_ATTAINED.get(item.id, 0.95) <= evidence.closest <= 1 + 2.0**-26
+    assert attained, f"a bound is either attained or named: {evidence}"
 
 
 @pytest.mark.parametrize(("item", "mutant"), MUTANTS, ids=named)
