@@ -41,8 +41,9 @@ class _Losses:
 
     @property
     def slope(self) -> Any:
-        """⟨∇ℰ(θ0), v⟩."""
-        return self.mixed(lambda task: task.gradient(self.origin)) @ self.way
+        """⟨g_* − Σ α_i g_i, v⟩."""
+        target, *components = (task.gradient(self.origin) for task in (self.target, *self.components))
+        return (target - self.alphas @ np.stack(components)) @ self.way
 
 
 def _cases(dimension: int) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,17 +73,40 @@ def _nearest(dimension: int) -> Any:
     return targets(dimension, curving="constant").filter(lambda merge: merge.toward.max() > 0)
 
 
+def _with_others(dimension: int) -> Any:
+    from hypothesis import strategies as st
+
+    from diagnostics.testing.numbers import arrays
+    from diagnostics.testing.tasks import targets
+
+    drawn = targets(dimension, curving="constant")
+    return drawn.flatmap(lambda merge: st.tuples(st.just(merge), arrays(len(merge.vectors))))
+
+
 def _at_best(merge: Merge) -> Merge:
     """The same target at the best point of the span, of which rounding moves the bound by its square only."""
     found = best_in_span(torch.tensor(merge.gram), torch.tensor(merge.toward))
     return dataclasses.replace(merge, coefficients=found.numpy())
 
 
+def _distance(merge: Merge, coefficients: Any) -> Any:
+    """‖Σ α_i τ_i − τ_tar‖²."""
+    return ((coefficients @ merge.vectors - merge.task.anchor) ** 2).sum()
+
+
+def _least(merge: Merge) -> Any:
+    return _distance(merge, _at_best(values(merge)).coefficients)
+
+
 def _smaller(merge: Merge) -> Any:
-    """½ L ‖v‖² at the best point."""
-    best = _at_best(values(merge))
-    way = best.coefficients @ merge.vectors - merge.task.anchor
-    return span_bound(1.0, (way**2).sum())
+    """½ L ‖v‖² at the best point, L = 1."""
+    return span_bound(1.0, _least(merge))
+
+
+def _one_by_one(merge: Merge) -> Any:
+    """Where each expert gets the coefficient that is best by itself."""
+    squares = (merge.vectors**2).sum(1)
+    return _distance(merge, np.where(squares > 0, merge.toward / np.where(squares > 0, squares, 1.0), 0.0))
 
 
 def _larger(merge: Merge) -> Any:
@@ -91,6 +115,25 @@ def _larger(merge: Merge) -> Any:
     return out_of_distribution_bound(1.0, case.C, case.beta)
 
 
+BEST = Derivation(
+    id="2.7-best",
+    title="No coefficients bring a merge nearer to an unseen target than those from the Gram matrix, G⁺b.",
+    source="least squares, for the sharper form of Zeng 2025, theorem on out-of-distribution tasks",
+    kind=Kind.CLAIM,
+    claim=Claim(
+        statement=r"\min_\alpha \Vert \textstyle\sum_i \alpha_i \tau_i - \tau_{tar} \Vert^2 \text{ is attained at } "
+        r"\alpha = G^{+} b, \quad b_i = \langle \tau_{tar}, \tau_i \rangle",
+        left=lambda case: _least(case[0]),
+        right=lambda case: _distance(*case),
+        relation=Relation.AT_MOST,
+        cases=_with_others,
+    ),
+    mutants=(
+        Mutant("each expert fitted by itself", left=lambda case: _one_by_one(case[0])),
+        Mutant("the nearest expert", left=lambda case: _distance(case[0], case[0].coefficients)),
+    ),
+    code=("diagnostics.theory.derivations.best_in_span.best_in_span",),
+)
 SPAN = Derivation(
     id="2.7-span",
     title="At the best point of the span an unseen target costs at most ½ L ‖v‖², v its distance from the span.",
@@ -140,4 +183,4 @@ NEVER_WORSE = Derivation(
     ),
     code=("diagnostics.theory.derivations.best_in_span.best_in_span",),
 )
-DERIVATIONS = (SPAN, NEVER_WORSE)
+DERIVATIONS = (BEST, SPAN, NEVER_WORSE)

@@ -132,6 +132,11 @@ def test_a_drawn_case_is_read_as_the_numbers_that_a_report_is_about():
     assert case.way.spectral.value == 0.0 and max(case.way.spectral_along) == 12.0
 
 
+def test_a_chain_has_all_the_steps_of_its_statement():
+    case = addition(derivations.get("2.6").counterexample)
+    assert len(derivations.get("2.5-chain").claim.left(case)) == 6
+
+
 def test_a_claim_is_read_with_its_relation():
     claim = Claim("", lambda x: x, lambda x: x + 0, Relation.EQUAL, lambda d: None)
     assert judged(claim, np.float64(1.0)).holds
