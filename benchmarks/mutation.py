@@ -13,7 +13,7 @@ decorated functions alone, and hypothesis does not shrink what it finds.
 
 In: everything in theory, and the modules of measures that hold formulas. Of theory/derivations the sides, readings and
 assumptions of claims: a wrong form that is changed is wrong still, what draws cases is no formula, and derivation and
-registry hold the objects. There a check of the copy tries 200 cases and shrinks nothing.
+registry hold the objects. There a search of the copy shrinks nothing.
 Out: modules of measures that carry numbers about, whose errors are not those of a formula: contexts (rows of a data
 set), lora_merge (reading and refusing of adapters), merge_settings (checks of arguments), paths, storage (formats of
 files) and survey (a loop over tensors).

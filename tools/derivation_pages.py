@@ -85,13 +85,14 @@ def pages() -> dict[str, str]:
 def _mutation() -> str:
     """What the run of mutation testing found, in a paragraph."""
     modules = json.loads(MUTATION.read_text())["modules"]
-    folders = Counter(name.partition("/")[0] for name in modules)
-    total, survived = (sum(module.get(key, 0) for module in modules.values()) for key in ("mutants", "survived"))
+    folders = Counter(name.rpartition("/")[0] for name in modules)
+    total = sum(module["mutants"] for module in modules.values())
+    killed = sum(module["killed"] + module.get("timeout", 0) for module in modules.values())
     return (
-        "Do the tests notice a wrong formula? mutmut changes one thing at a time in every function of "
-        f"{folders['theory']} modules of `theory/` (the claims themselves are not among them: their wrong forms are "
-        f"below) and {folders['measures']} of `measures/` that hold formulas. Of {total:,} wrong versions "
-        f"{100 * (total - survived) / total:.1f} % are noticed, and each of the {survived} others is explained "
+        f"Do the tests notice a wrong formula? mutmut changes one thing at a time in {folders['theory']} modules of "
+        f"`theory/`, in the sides, readings and assumptions of the claims below ({folders['theory/derivations']} "
+        f"modules) and in all {folders['measures']} modules of `measures/` that hold formulas. Of {total:,} wrong "
+        f"versions {100 * killed / total:.1f} % are noticed, and each of the {total - killed} others is explained "
         "(`python -m benchmarks.mutation --show`)."
     )
 

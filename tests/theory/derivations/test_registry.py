@@ -45,6 +45,8 @@ def test_a_wrong_form_is_refuted(item, mutant):
     single = Derivation(item.id, item.title, item.source, item.kind, item.claim, (mutant,))
     evidence = single.check_mutants()[mutant.description]
     assert evidence.verdict is Verdict.REFUTED, str(evidence)
+    broken = evidence.counterexample.broken
+    assert mutant.without in ("", *broken), f"without {mutant.without!r}, refuted by a case that meets it: {evidence}"
 
 
 @pytest.mark.parametrize("item", WRONG, ids=named)
