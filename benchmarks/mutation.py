@@ -15,8 +15,8 @@ In: everything in theory, and the modules of measures that hold formulas. Of the
 assumptions of claims: a wrong form that is changed is wrong still, what draws cases is no formula, and derivation and
 registry hold the objects. There a search of the copy shrinks nothing.
 Out: modules of measures that carry numbers about, whose errors are not those of a formula: contexts (rows of a data
-set), lora_merge (reading and refusing of adapters), merge_settings (checks of arguments), paths, storage (formats of
-files) and survey (a loop over tensors).
+set), lora_merge (reading and refusing of adapters), merge_settings (checks of arguments), outputs and reference (tables
+of outputs, kept and found again), paths, storage (formats of files) and survey (a loop over tensors).
 
 Killed is a mutant with which a test fails or does not end. Wording is one that changes nothing but the letters of a
 text. Every survivor has an explanation in mutation_survivors.yaml, by module, function and changed line, or by a rule
@@ -50,8 +50,9 @@ from diagnostics.report.json import write_json
 
 RESULTS = ROOT / "benchmarks" / "results" / "mutation.json"
 EXPLAINED = Path(__file__).parent / "mutation_survivors.yaml"
+_CARRIERS = ("contexts", "lora_merge", "merge_settings", "outputs", "paths", "reference", "storage", "survey")
 NO_FORMULAS = (
-    *(f"measures/{name}" for name in ("contexts", "lora_merge", "merge_settings", "paths", "storage", "survey")),
+    *(f"measures/{name}" for name in _CARRIERS),
     *(f"{DERIVED}/{name}" for name in ("derivation", "registry")),
 )
 FOLDERS = ("theory", "measures")
