@@ -117,7 +117,8 @@ def _regression(batch: Any, out: Tensor) -> bool:
     targets = batch[1] if isinstance(batch, tuple | list) and len(batch) == 2 else None
     if not (isinstance(targets, Tensor) and targets.is_floating_point() and targets.shape == out.shape):
         return False
-    shares = bool((targets >= 0).all()) and torch.allclose(targets.sum(1), torch.ones_like(targets[:, 0]), atol=1e-4)
+    sums = targets.sum(1)
+    shares = bool((targets >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
     return not shares
 
 

@@ -1,7 +1,9 @@
 """feature_use: finite differences at every pre-activation, layers of all kinds, what is not seen is named."""
 
 import itertools
+import json
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -123,7 +125,8 @@ def test_what_is_not_seen_is_named():
         "unused.weight": "not the weight of a linear layer that was run",
     }
     assert use.sides == {"first.weight": "rows", "twice.weight": "columns", "head.weight": "rows"}
-    assert "not covered: embed.weight" in str(use)
+    assert str(use).splitlines()[1:] == [f"  note: not covered: {name}, {why}" for name, why in use.not_covered.items()]
+    assert use.to_dict()["notes"] == list(use.notes) and len(use.notes) == 2
     assert set(feature_use(task, params, layers=["first.weight"]).examples) == {"first.weight"}
     assert not nn.modules.module._global_forward_hooks, "nothing listens afterwards"
 
@@ -135,8 +138,11 @@ def test_a_linear_model_known_by_hand():
     task = Task.from_module("t", model, nn.functional.cross_entropy, data)
     use = feature_use(task, {"0.weight": torch.ones(2, 3), "1.weight": head})
     assert use.mean["0.weight"].tolist() == [5, 2] and use.mean["1.weight"].tolist() == [1, 1]
-    assert (use.outputs, use.projections, use.cost.backwards) == (2, None, 1)
-    assert use.to_dict()["count"] == 6 and "examples" not in use.to_dict()
+    assert (use.task, use.outputs, use.projections) == ("t", 2, None)
+    assert (use.cost.gradients, use.cost.backwards) == (1, 1), "a backward pass for each output"
+    stored = json.loads(json.dumps(use.to_dict()))
+    assert stored["count"] == 6 and "examples" not in stored
+    assert stored["mean"] == {"0.weight": [5, 2], "1.weight": [1, 1]}
 
 
 def test_padding_and_batches_change_nothing():
@@ -167,34 +173,127 @@ def test_bound_parameters_do_not_hide_the_others():
     assert torch.equal(bound.examples["first.weight"], matches.examples["first.weight"])
 
 
-def test_random_combinations_have_the_right_mean_square():
+def wide_task(outputs):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 40)).double()
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, outputs)).double()
     data = (torch.randn(8, 3).double(), torch.arange(8))
-    task = Task.from_module("wide", model, nn.functional.cross_entropy, data)
-    params = dict(model.named_parameters())
+    return Task.from_module("wide", model, nn.functional.cross_entropy, data), dict(model.named_parameters())
+
+
+def test_random_combinations_have_the_right_mean_square():
+    task, params = wide_task(40)
     exact = feature_use(task, params, max_outputs=40)
+    assert exact.projections is None
     drawn = [feature_use(task, params, max_outputs=8, seed=seed) for seed in range(60)]
-    squares = torch.stack([each.examples["0.weight"].square() for each in drawn])
+    found = torch.stack([each.examples["0.weight"] for each in drawn])
+    squares = found.square()
     deviations = (squares.mean(0) - exact.examples["0.weight"].square()) / (squares.std(0) / math.sqrt(60))
     assert deviations.abs().max() < 5
     assert drawn[0].projections == 8 and "40 outputs seen through 8 random projections" in drawn[0].notes[-1]
+    assert float((found.std(0) / found.mean(0)).mean()) == pytest.approx(0.25, abs=0.03)
+    assert drawn[0].notes[-1].endswith("off by about 25%")
+
+
+def test_combinations_are_drawn_by_the_seed_alone():
+    task, params = wide_task(33)
+    first = feature_use(task, params)
+    assert first.projections == 32, "more outputs than are differentiated one by one"
+    state = torch.get_rng_state()
+    again = feature_use(task, params, max_outputs=32, seed=0).examples
+    assert all(torch.equal(values, again[name]) for name, values in first.examples.items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(feature_use(task, params, seed=1).examples["0.weight"], again["0.weight"])
+
+
+def test_squares_of_large_derivatives_do_not_overflow():
+    model = nn.Sequential(nn.Linear(3, 2, bias=False), nn.Linear(2, 2, bias=False))
+    task = Task.from_module("t", model, nn.functional.cross_entropy, (torch.zeros(4, 3), torch.tensor([0, 1, 0, 1])))
+    use = feature_use(task, {"0.weight": torch.ones(2, 3), "1.weight": torch.tensor([[3e25, 0.0], [4e25, -2e25]])})
+    assert use.mean["0.weight"].tolist() == pytest.approx([5e25, 2e25])
+
+
+class Odd(nn.Module):
+    """Layers that see several examples at once, one whose output nothing reads, and a weight without a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.flat, self.pooled, self.ignored, self.head = (nn.Linear(4, 4, bias=False) for _ in range(4))
+        self.cube = nn.Parameter(torch.ones(2, 2, 2))
+
+    def forward(self, rows):
+        self.ignored(rows[:, 0])
+        hidden = self.flat(rows.flatten(0, 1)).view_as(rows).mean(1)
+        return self.head(hidden + self.pooled(rows[0, 0]) * self.cube.sum())[:, 0]
+
+
+def test_layers_without_a_row_for_each_example_are_not_covered():
+    torch.manual_seed(0)
+    model = Odd()
+    task = Task.from_module("odd", model, nn.functional.mse_loss, (torch.randn(4, 3, 4), torch.zeros(4)))
+    use = feature_use(task, {name: value.detach() for name, value in model.named_parameters()})
+    assert use.not_covered == {
+        "cube": "3 dimensions",
+        "flat.weight": "its output [12, 4] does not have 4 examples first",
+        "pooled.weight": "its output [4] does not have 4 examples first",
+    }
+    assert use.outputs == 1, "one number an example"
+    assert use.examples["head.weight"].tolist() == [[1, 0, 0, 0]] * 4
+    assert use.examples["ignored.weight"].tolist() == [[0] * 4] * 4, "run, and of no use"
+
+
+class Kept:
+    """A tensor that is kept for derivatives."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor.detach()
+
+
+def test_of_what_one_batch_keeps_only_its_inputs_are_left_when_the_next_runs():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    kept, left, made = weakref.WeakSet(), [], []
+
+    def keep(tensor):
+        held = Kept(tensor)
+        kept.add(held)
+        return held
+
+    def outputs(params, inputs):
+        left.extend(tuple(held.tensor.shape) for held in kept)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda held: held.tensor):
+            out = torch.func.functional_call(model, dict(params), (inputs,))
+        made.extend(tuple(held.tensor.shape) for held in kept)
+        return out
+
+    readout = Readout(outputs, lambda out, batch: out.sum(1), None)
+    task = Task("t", lambda p, b: outputs(p, b).sum(), list(torch.randn(3, 5, 3)), readout=readout)
+    feature_use(task, {name: value.detach() for name, value in model.named_parameters()})
+    assert set(left) <= {(5, 3)} and (5, 4) in made
 
 
 def test_a_model_without_layers_or_outputs_is_refused():
     task, params = small_task()
     with pytest.raises(InputError, match="has a loss only"):
         feature_use(Task("loss", lambda p, b: p["w"].sum(), [torch.zeros(1)]), {"w": torch.zeros(2, 2)})
+    with pytest.raises(InputError, match=r"^max_outputs"):
+        feature_use(task, params, max_outputs=0)
     with pytest.raises(InputError, match="expected weights of task 'task'"):
         feature_use(task, params, layers=["9.weight"])
     bare = Readout(lambda p, b: b @ p["w"], lambda out, b: out.sum(1), None)
     by_hand = Task("by hand", lambda p, b: (b @ p["w"]).sum(), [torch.zeros(2, 3)], readout=bare)
-    with pytest.raises(InputError, match=r"ran no torch.nn.Linear"):
+    with pytest.raises(
+        InputError, match=r"ran no torch\.nn\.Linear .*, so it has no pre-activations to look at. Write"
+    ):
         feature_use(by_hand, {"w": torch.zeros(3, 2)})
     rows = Readout(lambda p, b: nn.functional.linear(b, p["w"])[:1], lambda out, b: out.sum(1), None)
     short = Task("short", lambda p, b: p["w"].sum(), [torch.zeros(2, 3)], readout=rows)
-    with pytest.raises(InputError, match="outputs of 2 examples first"):
+    with pytest.raises(
+        InputError, match=r"outputs of 2 examples first; found shape \[1, 3\]. Outputs by token are not"
+    ):
         feature_use(short, {"w": torch.zeros(3, 3)})
+    total = Readout(lambda p, b: (b @ p["w"]).sum(), lambda out, b: out, None)
+    added = Task("added", lambda p, b: p["w"].sum(), [torch.zeros(2, 3)], readout=total)
+    with pytest.raises(InputError, match=r"outputs of 2 examples first; found shape \[\]"):
+        feature_use(added, {"w": torch.zeros(3, 3)})
 
 
 @pytest.mark.parametrize("seed", range(3))
