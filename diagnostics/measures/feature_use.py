@@ -217,9 +217,9 @@ def _signs(outputs: Tensor, limit: int, generator: torch.Generator) -> Tensor:
     """Combinations of the outputs that are differentiated, [R, examples, outputs] or broadcast to it."""
     count = outputs.shape[1]
     if count <= limit:
-        return torch.eye(count)[:, None, :]
+        return torch.eye(count).to(outputs)[:, None, :]
     draws = torch.randint(2, (limit, *outputs.shape), generator=generator)
-    return (2 * draws - 1).to(outputs.dtype)
+    return (2 * draws - 1).to(outputs)
 
 
 def _lengths(outputs: Tensor, signs: Tensor, probes: Mapping[str, list[Tensor]], exact: bool) -> dict[str, Tensor]:
