@@ -124,7 +124,7 @@ class Orthogonality(Result):
             InputError: If the weighting is unknown.
         """
         require_one_of("weighting", weighting, get_args(Weighting))
-        return _average(self.names, self.side, self.layers, self.not_covered, weighting)
+        return _average(self.names, self.side, self.layers, self.not_covered, by_size=weighting == "parameters")
 
     def by_kind(self) -> dict[str, Orthogonality]:
         """Return averages over tensors whose names differ only by numbers, the layers of one kind.
@@ -135,7 +135,7 @@ class Orthogonality(Result):
         kinds: dict[str, dict[str, Orthogonality]] = {}
         for name, layer in self.layers.items():
             kinds.setdefault(re.sub(r"(?<![^.])\d+(?![^.])", "*", name), {})[name] = layer
-        return {kind: _average(self.names, self.side, layers, {}, "norm") for kind, layers in kinds.items()}
+        return {kind: _average(self.names, self.side, layers, {}) for kind, layers in kinds.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Return fields and derived quantities as plain types.
@@ -221,7 +221,7 @@ def orthogonality(
         for name in shapes
         if name not in skipped
     }
-    return _average(tuple(named), side, layers, skipped, "norm")
+    return _average(tuple(named), side, layers, skipped)
 
 
 def _reason(shape: tuple[int, ...]) -> str:
@@ -290,15 +290,16 @@ def _average(
     side: Side,
     layers: Mapping[str, Orthogonality],
     skipped: Mapping[str, str],
-    weighting: Weighting,
+    *,
+    by_size: bool = False,
 ) -> Orthogonality:
     """Averages over tensors; one without pairs, or whose update is zero, takes no part in the pair concerned."""
     parts = list(layers.values())
     norms = torch.stack([part.norms for part in parts])
     sizes = torch.tensor([part.parameters for part in parts], dtype=torch.float64)
     weights = norms[:, :, None] * norms[:, None, :]
-    if weighting == "parameters":
-        weights = (weights > 0) * sizes[:, None, None]
+    if by_size:
+        weights = sizes[:, None, None].expand_as(weights)
     own = weights.diagonal(dim1=1, dim2=2)
     floors = torch.stack([part.floor for part in parts])
     own = own.where(~floors.isnan(), 0)

@@ -150,7 +150,7 @@ class UpdateStructure(Result):
         if not self.square > 0:
             return _undefined()
         least, enough = (int(np.argmax(self._curve(end) >= share - _SLACK)) for end in (1, 0))
-        settled = enough - least <= max(1, enough // 20)
+        settled = enough - least <= max(1, enough / 20)
         return Estimate(float(enough), float(least), float(enough), 1.0, self._status(settled), self._how)
 
     def null_kept(self, rank: int) -> float:
@@ -162,8 +162,6 @@ class UpdateStructure(Result):
         Returns:
             The share, by the law of Marchenko and Pastur; NaN for a zero update.
         """
-        if not self.square > 0:
-            return math.nan
         return self.outside + math.fsum(
             weight * random_kept(spectrum.shape, min(rank, spectrum.side)) for weight, spectrum in self._spectra
         )
@@ -354,7 +352,7 @@ def _measure(
 ) -> TensorStructure:
     """Everything about one tensor."""
     first, second = as_matrix(base.detach().cpu()), as_matrix(expert.detach().cpu())
-    squares, base_square, entries = [torch.zeros(0, dtype=torch.float64)], 0.0, Entries()
+    squares, base_square, entries = [torch.zeros(0).double()], 0.0, Entries()
     for a, b in row_blocks(first, second):
         squares.append((b - a).square().sum(1))
         base_square += float(a.square().sum())

@@ -76,7 +76,10 @@ def test_zero_columns_are_left_out_and_counted():
     agrees_with_the_definition(with_zero_columns())
     found = measured(with_zero_columns())
     assert found.zero.tolist() == [1, 2, 0] and found.base_zero == 6
-    assert "columns that did not change have no direction and are left out: 1 of m0, 2 of m1" in found.notes
+    assert found.notes == (
+        "columns that did not change have no direction and are left out: 1 of m0, 2 of m1",
+        "6 zero columns of the base are left out",
+    )
 
 
 @pytest.mark.parametrize(
@@ -225,7 +228,9 @@ def test_random_updates_are_at_chance():
 def test_an_update_of_zero_is_undefined_and_named():
     found = measured([torch.zeros(3, 3).double(), *matrices(0, 3, 3, count=1)])
     assert found.inside[0].isnan() and not found.inside[1].isnan() and found.cosine.value[0, 1].isnan()
-    assert "no direction: m0" in found.notes[0]
+    assert found.notes[0] == "no change in the tensors covered, so no direction: m0"
+    both = measured([torch.zeros(3, 3).double(), torch.zeros(3, 3).double()])
+    assert both.notes[0] == "no change in the tensors covered, so no direction: m0, m1"
     assert found.to_dict()["cosine"]["value"][0] == [None, None]
 
 
@@ -243,6 +248,18 @@ def test_drawn_columns_come_with_an_error_that_holds():
         shift = (values.mean(0) - getattr(whole, kind).value) / (values.std(0) / math.sqrt(60))
         assert shift.abs().max() < 4
     assert drawn[0].matched.value[0, 1] == whole.matched.value[0, 1], "matched columns are all compared"
+
+
+def test_the_seed_decides_which_columns_are_drawn():
+    updates = matrices(2, 3, 40, count=2)
+    first, second, other = (measured(updates, max_columns=10, **seed) for seed in ({}, {"seed": 0}, {"seed": 1}))
+    assert torch.equal(first.cosine.value, second.cosine.value)
+    assert not torch.equal(first.cosine.value, other.cosine.value)
+
+
+def test_2048_columns_are_compared_unless_told_otherwise():
+    found = measured(matrices(0, 1, 2049, count=1))
+    assert (found.columns, found.drawn) == (2049, 2048)
 
 
 def two_layers():
@@ -268,7 +285,8 @@ def test_totals_are_weighted_by_norms_or_parameters():
     np.testing.assert_allclose(plain.cosine.value, (parts[0].cosine.value + parts[1].cosine.value) / 2)
     kinds = found.by_kind()
     assert list(kinds) == ["h.*.w"] and torch.equal(kinds["h.*.w"].cosine.value, found.cosine.value)
-    with pytest.raises(InputError, match="weighting"):
+    assert found.averaged().to_dict() == found.to_dict()
+    with pytest.raises(InputError, match=r"^weighting: expected one of"):
         found.averaged("size")
 
 
@@ -277,6 +295,10 @@ def test_what_has_no_columns_is_listed():
     assert found.not_covered == {"b": "1 dimension", "conv": "3 dimensions"}
     assert "not covered: 1 with 1 dimension, 1 with 3 dimensions" in found.notes
     assert found.parameters == 24 and "not covered" in str(found)
+    with_empty = orthogonality(
+        {"w": torch.zeros(2, 2), "e": torch.zeros(0, 3)}, {"m": {"w": torch.eye(2), "e": torch.zeros(0, 3)}}
+    )
+    assert with_empty.not_covered == {"e": "no values"}
 
 
 def test_an_update_that_moves_other_columns_is_left_out_of_matched_alone():
@@ -299,10 +321,14 @@ def test_files_and_memory_agree(tmp_path):
 
 def test_bad_input_is_refused():
     base, experts = two_layers()
+    for named in ({}, {"base": experts["m0"]}):
+        with pytest.raises(InputError, match="experts: expected at least one, and none called 'base'"):
+            orthogonality(base, named)
     with pytest.raises(InputError, match="side: expected one of"):
         orthogonality(base, experts, side="left")
-    with pytest.raises(InputError, match="max_columns"):
+    with pytest.raises(InputError, match=r"^max_columns: expected"):
         orthogonality(base, experts, max_columns=1)
+    assert orthogonality(base, experts, max_columns=2).drawn == 4
     with pytest.raises(InputError, match="two dimensions; found 1 with 1 dimension"):
         orthogonality({"b": torch.zeros(3)}, {"m": {"b": torch.ones(3)}})
     with pytest.raises(InputError, match=r"m: expected finite values; found h\.0\.w: 12 NaN"):
