@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diagnostics.exact.merge import Merge
 from diagnostics.exact.relations import Relation
-from diagnostics.exact.rounding import values
+from diagnostics.exact.rounding import UNIT, Rounded, values
 from diagnostics.theory.derivations.conditions import LOSS
 from diagnostics.theory.derivations.derivation import Claim, Derivation, Kind, Mutant
 from diagnostics.theory.derivations.out_of_distribution import out_of_distribution_bound
@@ -95,7 +95,12 @@ def _distance(merge: Merge, coefficients: Any) -> Any:
 
 
 def _least(merge: Merge) -> Any:
-    return _distance(merge, _at_best(values(merge)).coefficients)
+    """The distance at the best coefficients, which are known to the rounding of a pseudoinverse."""
+    plain = values(merge)
+    found, spectrum = _at_best(plain).coefficients, np.linalg.eigvalsh(plain.gram)
+    kept = spectrum[spectrum > 1e-12 * spectrum[-1]] if spectrum[-1] > 0 else np.ones(1)
+    sizes = abs(plain.toward).sum() + kept[-1] * abs(found).sum()
+    return _distance(merge, Rounded(found, 64 * UNIT * sizes / kept[0] + 0.0 * found))
 
 
 def _smaller(merge: Merge) -> Any:
