@@ -236,13 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a dry run")
     parser.add_argument("--show", action="store_true", help="print the table from the stored results")
     parser.add_argument("--explain", action="store_true", help="join the stored survivors with the explanations again")
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        metavar="MODULE",
-        default=("theory", "measures"),
-        help="theory/derivations, or measures/fisher",
-    )
+    parser.add_argument("--only", nargs="+", metavar="MODULE", default=FOLDERS, help="a folder, or measures/fisher")
     parser.add_argument("--work", type=Path, help="a folder for the copy, kept between runs")
     parser.add_argument("--children", type=int, default=1, help="processes")
     parser.add_argument("--out", type=Path, default=RESULTS)

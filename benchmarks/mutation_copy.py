@@ -61,8 +61,8 @@ def prepare(tree: Path, modules: Sequence[str], tests: Sequence[str]) -> None:
         if re.match(r"diagnostics/(theory|measures)/.*py$", name):
             examples += documented(name, content.decode())
         if name in {f"diagnostics/{module}.py" for module in modules}:
-            content = without_properties(content.decode()).encode()
-            content = (without_wrong_forms if DERIVED in name else str)(content.decode()).encode()
+            source = without_properties(content.decode())
+            content = (without_wrong_forms(source) if DERIVED in name else source).encode()
         for slow, quick in QUICKER.get(name, ()):
             content = content.replace(slow, quick)
         if name == "tests/conftest.py":
